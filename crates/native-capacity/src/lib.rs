@@ -1,0 +1,1 @@
+//! Pure accounting: how many more of a request fit on a node, and why not more.

@@ -1,0 +1,1 @@
+//! Plan, journal, execute, supervise, revert: the Native driver of Aquarium Fish.

@@ -1,0 +1,1 @@
+//! The only program of fish-native that runs as root.

@@ -1,0 +1,1 @@
+//! Fetch, verify, unpack and cache image archives.
