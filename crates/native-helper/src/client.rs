@@ -1,0 +1,256 @@
+//! The driver's side: a [`Platform`] whose every operation is done by a helper process.
+
+use std::io::{self, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use native_config::{DiskName, EnvironmentId};
+use native_platform::runner::find_tool;
+use native_platform::{
+    Check, Connection, Enter, EnterIo, ErrorKind, HostFacts, Invocation, Leak, Observation, Platform, Presence,
+    Receipt, Runner, Scope, Session, Step, StepError, StepKind, SystemRunner,
+};
+use native_platform_linux::Paths;
+use serde::de::DeserializeOwned;
+
+use crate::protocol::{Answer, Request, milliseconds, receive, send};
+use crate::serve::HELPER_ARGUMENT;
+
+/// Where the stand-alone helper is installed.
+const INSTALLED: &str = "/usr/libexec/fish-native-helper";
+
+/// A host whose steps are executed by a helper.
+pub struct HelperPlatform {
+    runner: Arc<dyn Runner>,
+    program: PathBuf,
+    args: Vec<String>,
+    paths: Paths,
+}
+
+impl std::fmt::Debug for HelperPlatform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HelperPlatform")
+            .field("program", &self.program)
+            .field("args", &self.args)
+            .finish_non_exhaustive()
+    }
+}
+
+fn unreachable_helper(what: impl std::fmt::Display) -> StepError {
+    StepError::new(StepKind::Platform, ErrorKind::NotReady, format!("talk to the root helper: {what}"))
+}
+
+impl HelperPlatform {
+    /// The helper that fits the user who runs this program: for root this program itself as a child (its `main`
+    /// must begin with [`crate::is_helper_call`]), for others the installed helper through `sudo -n`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn for_current_user() -> Result<Self, StepError> {
+        if nix::unistd::geteuid().is_root() { Self::as_child() } else { Self::through_sudo() }
+    }
+
+    /// This program as a child process. To be called as root.
+    ///
+    /// # Errors
+    /// When the program can't tell where it is.
+    pub fn as_child() -> Result<Self, StepError> {
+        let program = std::env::current_exe().map_err(|e| unreachable_helper(format!("find this program: {e}")))?;
+        // Through /proc, so that an update that replaces the file does not mix two versions.
+        let running = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
+        let program = if running.exists() { running } else { program };
+        Ok(Self::new(program, vec![HELPER_ARGUMENT.to_owned()]))
+    }
+
+    /// The installed helper, by the one rule in sudoers.
+    ///
+    /// # Errors
+    /// When sudo or the helper is not installed.
+    pub fn through_sudo() -> Result<Self, StepError> {
+        let helper = PathBuf::from(INSTALLED);
+        if !helper.exists() {
+            return Err(unreachable_helper(format!("not root, and there is no {INSTALLED}"))
+                .hint("run it as root (sudo fish-native ...), or install fish-native-helper and its sudo rule"));
+        }
+        let sudo = find_tool("sudo")
+            .ok_or_else(|| unreachable_helper("sudo is not installed").hint("apt-get install sudo"))?;
+        Ok(Self::new(sudo, vec!["-n".to_owned(), INSTALLED.to_owned()]))
+    }
+
+    /// A helper at this path, started without sudo: for tests, and for root with a helper of its own.
+    pub fn at(program: PathBuf) -> Self {
+        Self::new(program, Vec::new())
+    }
+
+    fn new(program: PathBuf, args: Vec<String>) -> Self {
+        Self { runner: Arc::new(SystemRunner::real()), program, args, paths: Paths::default() }
+    }
+
+    fn connect(&self) -> Result<HelperSession, StepError> {
+        let invocation = Invocation::new("helper", self.program.clone(), self.args.clone());
+        let connection = self.runner.connect(&invocation).map_err(|e| {
+            let cause = std::error::Error::source(&e).map(|c| format!(": {c}")).unwrap_or_default();
+            unreachable_helper(format!("{e}{cause}"))
+        })?;
+        let Connection { input, output, child } = connection;
+        Ok(HelperSession { input: Arc::new(Mutex::new(Some(input))), output: BufReader::new(output), child })
+    }
+
+    /// One question that needs no session.
+    fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, StepError> {
+        self.connect()?.ask(request)
+    }
+}
+
+impl Platform for HelperPlatform {
+    fn name(&self) -> &'static str {
+        "linux"
+    }
+
+    fn home(&self, id: &EnvironmentId) -> PathBuf {
+        self.paths.home(id)
+    }
+
+    fn disk(&self, id: &EnvironmentId, disk: &DiskName) -> PathBuf {
+        self.paths.disk(id, disk)
+    }
+
+    fn facts(&self) -> Result<HostFacts, StepError> {
+        self.ask(&Request::Facts)
+    }
+
+    fn checks(&self) -> Result<Vec<Check>, StepError> {
+        self.ask(&Request::Checks)
+    }
+
+    fn open(&self, scope: &Scope) -> Result<Box<dyn Session>, StepError> {
+        let mut session = self.connect()?;
+        session.ask::<()>(&Request::Open { scope: scope.clone() })?;
+        Ok(Box::new(session))
+    }
+
+    fn known(&self) -> Result<Vec<Scope>, StepError> {
+        self.ask(&Request::Known)
+    }
+
+    fn audit(&self, alive: &[EnvironmentId]) -> Result<Vec<Leak>, StepError> {
+        self.ask(&Request::AuditHost { alive: alive.to_vec() })
+    }
+}
+
+/// A helper's standard input; `None` when it is closed. Shared with the thread that passes on what an entered command
+/// reads.
+type Input = Arc<Mutex<Option<ChildStdin>>>;
+
+/// One helper process.
+struct HelperSession {
+    input: Input,
+    output: BufReader<ChildStdout>,
+    child: Child,
+}
+
+impl HelperSession {
+    fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, StepError> {
+        self.tell(request)?;
+        self.answer(&mut |_, _| {})
+    }
+
+    fn tell(&mut self, request: &Request) -> Result<(), StepError> {
+        tell(&self.input, request).map_err(unreachable_helper)
+    }
+
+    fn answer<T: DeserializeOwned>(
+        &mut self,
+        output: &mut dyn FnMut(native_platform::Stream, &[u8]),
+    ) -> Result<T, StepError> {
+        loop {
+            match receive(&mut self.output).map_err(unreachable_helper)? {
+                Some(Answer::Done { value }) => return serde_json::from_value(value).map_err(unreachable_helper),
+                Some(Answer::Failed { error }) => return Err(error),
+                Some(Answer::Output { stream, data }) => {
+                    output(stream, &hex::decode(data).map_err(unreachable_helper)?);
+                }
+                None => {
+                    return Err(unreachable_helper("it ended without an answer")
+                        .hint("its own words are above; with sudo, ask `sudo -n -l`"));
+                }
+            }
+        }
+    }
+}
+
+impl Session for HelperSession {
+    fn probe(&mut self, step: &Step) -> Result<Presence, StepError> {
+        self.ask(&Request::Probe { step: step.clone() })
+    }
+
+    fn execute(&mut self, step: &Step) -> Result<Receipt, StepError> {
+        self.ask(&Request::Execute { step: step.clone() })
+    }
+
+    fn revert(&mut self, step: &Step) -> Result<(), StepError> {
+        self.ask(&Request::Revert { step: step.clone() })
+    }
+
+    fn purge(&mut self) -> Result<(), StepError> {
+        self.ask(&Request::Purge)
+    }
+
+    fn observe(&mut self) -> Result<Observation, StepError> {
+        self.ask(&Request::Observe)
+    }
+
+    fn wait(&mut self, at_most: Duration) -> Result<Observation, StepError> {
+        self.ask(&Request::Wait { at_most_ms: milliseconds(at_most) })
+    }
+
+    fn enter(&mut self, command: &Enter, io: EnterIo<'_>) -> Result<i32, StepError> {
+        self.tell(&Request::Enter { command: command.clone() })?;
+        let (helper, mut from) = (Arc::clone(&self.input), io.input);
+        // Left behind when the command ends first: it waits for a caller that has nothing more to say.
+        thread::spawn(move || pass_on(&mut *from, &helper));
+        self.answer(io.output)
+    }
+
+    fn audit(&mut self) -> Result<Vec<Leak>, StepError> {
+        self.ask(&Request::Audit)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), StepError> {
+        self.ask(&Request::Finish)
+    }
+}
+
+/// Sends what is read to the helper, and an empty message at the end.
+fn pass_on(from: &mut dyn Read, helper: &Input) {
+    let mut chunk = [0; 16 << 10];
+    loop {
+        let n = match from.read(&mut chunk) {
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => 0,
+        };
+        let sent = tell(helper, &Request::Input { data: hex::encode(&chunk[..n]) });
+        if n == 0 || sent.is_err() {
+            return;
+        }
+    }
+}
+
+fn tell(input: &Input, request: &Request) -> io::Result<()> {
+    match &mut *input.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(input) => send(input, request),
+        None => Err(io::ErrorKind::BrokenPipe.into()),
+    }
+}
+
+impl Drop for HelperSession {
+    fn drop(&mut self) {
+        // The end of its input makes the helper revert what was not finished, and end.
+        *self.input.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        drop(self.child.wait());
+    }
+}

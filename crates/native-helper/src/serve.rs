@@ -1,0 +1,144 @@
+//! The root side: reads requests, executes them, answers.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use native_platform::{EnterIo, ErrorKind, Platform, Session, StepError, StepKind, SystemRunner};
+use native_platform_linux::{LinuxPlatform, Paths};
+use serde::Serialize;
+
+use crate::protocol::{Answer, Request, receive, send};
+
+/// The argument by which `fish-native` starts itself as its own helper, where it is root already.
+pub const HELPER_ARGUMENT: &str = "__helper";
+
+/// Whether this program was started as a helper. To be asked first of all in `main`, while there is one thread.
+pub fn is_helper_call() -> bool {
+    let mut arguments = std::env::args_os().skip(1);
+    arguments.next().as_deref() == Some(OsStr::new(HELPER_ARGUMENT)) && arguments.next().is_none()
+}
+
+/// Serves one operation from standard input and returns the exit code.
+pub fn run_as_helper() -> u8 {
+    let platform = LinuxPlatform::new(Paths::default(), Arc::new(SystemRunner::real()), caller());
+    match serve(&platform, &mut next_request, &mut io::stdout()) {
+        Ok(()) => 0,
+        Err(_) => 1,
+    }
+}
+
+/// On whose behalf root acts: who called sudo, or root itself.
+fn caller() -> u32 {
+    let by_sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
+    // Without sudo, the variable is whatever the caller likes: only a process that gained root may believe it.
+    by_sudo.filter(|_| std::env::args_os().len() == 1).unwrap_or_else(|| nix::unistd::getuid().as_raw())
+}
+
+fn answer<T: Serialize>(to: &mut impl Write, result: Result<T, StepError>) -> io::Result<()> {
+    let answer = match result {
+        Ok(value) => Answer::Done { value: serde_json::to_value(value)? },
+        Err(error) => Answer::Failed { error },
+    };
+    send(to, &answer)
+}
+
+/// The next request from standard input. It is locked anew each time, because the input of an entered command is read
+/// on a thread of its own.
+fn next_request() -> io::Result<Option<Request>> {
+    receive(&mut io::stdin().lock())
+}
+
+/// Serves until the input ends. A session that was not finished reverts itself when it is dropped.
+fn serve(
+    platform: &dyn Platform,
+    next: &mut dyn FnMut() -> io::Result<Option<Request>>,
+    output: &mut impl Write,
+) -> io::Result<()> {
+    let mut session: Option<Box<dyn Session>> = None;
+    loop {
+        let request = match next() {
+            Ok(Some(request)) => request,
+            Ok(None) => return Ok(()),
+            Err(e) => {
+                let error = StepError::new(StepKind::Platform, ErrorKind::Invalid, format!("not a request: {e}"));
+                return send(output, &Answer::Failed { error });
+            }
+        };
+        let Some(open) = session.as_mut() else {
+            match request {
+                Request::Facts => answer(output, platform.facts())?,
+                Request::Checks => answer(output, platform.checks())?,
+                Request::Known => answer(output, platform.known())?,
+                Request::AuditHost { alive } => answer(output, platform.audit(&alive))?,
+                Request::Open { scope } => match platform.open(&scope) {
+                    Ok(opened) => {
+                        session = Some(opened);
+                        answer(output, Ok(()))?;
+                    }
+                    Err(error) => send(output, &Answer::Failed { error })?,
+                },
+                other => answer(output, Err::<(), _>(misplaced(&other)))?,
+            }
+            continue;
+        };
+        match request {
+            Request::Probe { step } => answer(output, open.probe(&step))?,
+            Request::Execute { step } => answer(output, open.execute(&step))?,
+            Request::Revert { step } => answer(output, open.revert(&step))?,
+            Request::Purge => answer(output, open.purge())?,
+            Request::Observe => answer(output, open.observe())?,
+            Request::Wait { at_most_ms } => answer(output, open.wait(Duration::from_millis(at_most_ms)))?,
+            Request::Audit => answer(output, open.audit())?,
+            Request::Enter { command } => {
+                let mut broken = None;
+                let mut write = |stream, data: &[u8]| {
+                    let sent = send(output, &Answer::Output { stream, data: hex::encode(data) });
+                    broken = sent.err().or(broken.take());
+                };
+                let io = EnterIo { input: Box::new(Frames { left: Vec::new() }), output: &mut write };
+                let result = open.enter(&command, io);
+                if let Some(error) = broken {
+                    return Err(error);
+                }
+                answer(output, result)?;
+                // Standard input belongs to the command's reader now: nothing else can be asked.
+                if let Some(session) = session.take() {
+                    drop(session.finish());
+                }
+                return Ok(());
+            }
+            Request::Finish => {
+                let finished = session.take().map_or(Ok(()), Session::finish);
+                answer(output, finished)?;
+            }
+            other => answer(output, Err::<(), _>(misplaced(&other)))?,
+        }
+    }
+}
+
+fn misplaced(request: &Request) -> StepError {
+    StepError::new(StepKind::Platform, ErrorKind::Invalid, format!("{request:?} makes no sense here"))
+}
+
+/// The input of an entered command, unpacked from requests.
+struct Frames {
+    left: Vec<u8>,
+}
+
+impl Read for Frames {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left.is_empty() {
+            match next_request()? {
+                Some(Request::Input { data }) => self.left = hex::decode(data).map_err(io::Error::other)?,
+                _ => return Ok(0),
+            }
+        }
+        let n = buffer.len().min(self.left.len());
+        for (to, from) in buffer.iter_mut().zip(self.left.drain(..n)) {
+            *to = from;
+        }
+        Ok(n)
+    }
+}

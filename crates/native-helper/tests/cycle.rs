@@ -1,0 +1,289 @@
+//! The whole cycle of steps on this very host, through a real helper process. Needs root (tier T4).
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use native_config::{AccountKind, Isolation, Limits as LimitsMode};
+use native_helper::HelperPlatform;
+use native_platform::{
+    AccountStep, Backing, Enter, EnterIo, ErrorKind, LayerSource, LayersStep, Limits, Platform, Presence, Scope,
+    Session, Step, Stream, Variables, VolumeName, VolumeStep, WorkloadStep,
+};
+
+/// A workspace and an environment in it. Whatever happens, dropping it purges the environment.
+struct Bench {
+    dir: tempfile::TempDir,
+    platform: HelperPlatform,
+    scope: Scope,
+}
+
+impl Bench {
+    /// `None` when this host can't do it, after saying why.
+    fn new(id: &str) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: needs root");
+            return None;
+        }
+        let platform = HelperPlatform::at(PathBuf::from(env!("CARGO_BIN_EXE_fish-native-helper")));
+        if let Some(missing) = platform.checks().unwrap().into_iter().find(|c| !c.ok) {
+            println!("skipped: {}: {}", missing.detail, missing.fix);
+            return None;
+        }
+        let dir = tempfile::Builder::new().prefix("fish-cycle-").tempdir_in("/var/tmp").unwrap();
+        let scope = Scope {
+            id: id.parse().unwrap(),
+            dir: dir.path().join(id),
+            isolation: Isolation::Private,
+            uids: (70000, 79999),
+        };
+        fs::create_dir(&scope.dir).unwrap();
+        let layer = dir.path().join("layer");
+        fs::create_dir_all(layer.join("bin")).unwrap();
+        Some(Self { dir, platform, scope })
+    }
+
+    fn session(&self) -> Box<dyn Session> {
+        self.platform.open(&self.scope).unwrap()
+    }
+
+    /// A layer with these files, executable.
+    fn layer(&self, name: &str, files: &[(&str, &str)]) -> LayerSource {
+        let dir = self.dir.path().join(name);
+        for (path, text) in files {
+            let path = dir.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        LayerSource { image: name.to_owned(), digest: String::new(), dir }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.scope.dir.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let Ok(mut session) = self.platform.open(&self.scope) else { return };
+        let purged = session.purge();
+        let leaks = session.audit();
+        if !std::thread::panicking() {
+            purged.unwrap();
+            assert_eq!(leaks.unwrap(), []);
+        }
+    }
+}
+
+fn account() -> Step {
+    Step::Account(AccountStep { groups: Vec::new(), kind: AccountKind::Real })
+}
+
+fn volume(volume: VolumeName, backing: Backing) -> Step {
+    Step::Volume(VolumeStep { volume, backing, label: None, reuse: false, clone_from: None })
+}
+
+fn sized(megabytes: u64) -> Backing {
+    Backing::Sized { bytes: megabytes << 20, fs: None }
+}
+
+fn workload(entry: &str) -> WorkloadStep {
+    let limits = Limits {
+        mode: LimitsMode::Hard,
+        cpu: 1,
+        cpu_shared: false,
+        memory_bytes: 256 << 20,
+        pids: 64,
+        open_files: 1024,
+    };
+    WorkloadStep {
+        entry: entry.to_owned(),
+        variables: Variables(vec![("GREETING".to_owned(), "it's \"quoted\"\nü".to_owned())]),
+        limits,
+        lifetime_ms: None,
+        stop_grace_ms: 200,
+        log_bytes: 1 << 20,
+        writable_paths: Vec::new(),
+        allow_setuid: false,
+    }
+}
+
+fn disk(name: &str) -> VolumeName {
+    VolumeName::Disk(name.parse().unwrap())
+}
+
+/// The steps of a usual label, without the workload.
+fn furnish(session: &mut dyn Session, layers: Vec<LayerSource>) -> Vec<Step> {
+    let steps = vec![
+        account(),
+        volume(VolumeName::Home, sized(64)),
+        volume(VolumeName::Temp, sized(32)),
+        volume(disk("ws"), sized(32)),
+        volume(disk("plain"), Backing::Dir),
+        Step::Layers(LayersStep { volume: VolumeName::Home, layers }),
+    ];
+    for step in &steps {
+        session.execute(step).unwrap();
+    }
+    steps
+}
+
+#[test]
+fn an_environment_comes_up_runs_and_leaves_nothing() {
+    let Some(bench) = Bench::new("fish-cyclea") else { return };
+    let base = bench.layer("base", &[("init.sh", "#!/bin/sh\necho wrong"), ("both/base", ""), ("both/x", "base")]);
+    let script = "#!/bin/sh\n\
+        echo \"user $(id -un) $(id -u) in $PWD\"; echo \"$GREETING\"; cat both/x; ls both | tr '\\n' ' '; echo\n\
+        stat -c '%U %a' init.sh both /run/fish-native/$USER/ws /run/fish-native/$USER/plain\n\
+        echo x > both/x && rm both/base && touch $HOME/new && mkdir deep && echo wrote\n\
+        touch /etc/x /usr/x /var/x 2>&1 | grep -c 'Read-only'\n\
+        touch /tmp/x /var/tmp/x /dev/shm/x && echo tmp; ls /proc | grep -c '^[0-9]'\n\
+        dd if=/dev/zero of=/run/fish-native/$USER/ws/fill bs=1M 2>&1 | grep -o 'No space left'\n\
+        (sleep 600 &) ; exit 7\n";
+    let top = bench.layer("top", &[("init.sh", script), ("both/x", "top\n")]);
+    let inside = fs::metadata(base.dir.join("both/x")).unwrap();
+
+    let mut session = bench.session();
+    let mut steps = furnish(&mut *session, vec![base.clone(), top]);
+    steps.push(Step::Workload(workload("./init.sh")));
+    session.execute(steps.last().unwrap()).unwrap();
+    session.finish().unwrap();
+
+    let mut session = bench.session();
+    let seen = session.wait(Duration::from_secs(30)).unwrap();
+    let log = bench.log();
+    assert_eq!(seen.exit.as_ref().map(|e| e.code), Some(7), "{seen:?} {log}");
+    assert!(seen.up && !seen.running && seen.pids == 1 && seen.disk_bytes > 0, "{seen:?}");
+    let user = bench.scope.id.as_ref();
+    let expected = format!(
+        "in /home/{user}\nit's \"quoted\"\nü\ntop\nbase x \n{user} 755\n{user} 755\n{user} 700\n{user} 700\nwrote\n3\ntmp\n"
+    );
+    assert!(log.starts_with(&format!("user {user} 7")) && log.contains(&expected), "{log}");
+    assert!(log.ends_with("No space left\n"), "{log}");
+    // The cache has not changed, neither in content nor in owner.
+    assert_eq!(fs::read_to_string(base.dir.join("both/x")).unwrap(), "base");
+    assert_eq!(fs::metadata(base.dir.join("both/x")).unwrap().ino(), inside.ino());
+    assert!(base.dir.join("both/base").exists() && !base.dir.join("new").exists());
+    // On the host there is the mount point and nothing in it.
+    assert_eq!(fs::read_dir(format!("/home/{user}")).unwrap().count(), 0);
+
+    assert_eq!(session.probe(&account()).unwrap(), Presence::Ours);
+    for step in steps.iter().rev() {
+        session.revert(step).unwrap();
+        session.revert(step).unwrap();
+        assert_eq!(session.probe(step).unwrap(), Presence::Absent, "{}", step.describe());
+    }
+    assert_eq!(session.audit().unwrap(), []);
+    assert!(!Path::new(&format!("/home/{user}")).exists());
+}
+
+#[test]
+fn commands_enter_with_their_streams_and_exit_code() {
+    let Some(bench) = Bench::new("fish-cycleb") else { return };
+    let layer = bench.layer("base", &[("init.sh", "#!/bin/sh\nsleep 600\n")]);
+    let mut session = bench.session();
+    furnish(&mut *session, vec![layer]);
+    session.execute(&Step::Workload(workload("./init.sh"))).unwrap();
+    session.finish().unwrap();
+
+    let enter = |command: &[&str], input: &'static [u8]| {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut output = |stream, data: &[u8]| if stream == Stream::Out { &mut out } else { &mut err }.extend(data);
+        let command = Enter {
+            command: command.iter().map(|c| (*c).to_owned()).collect(),
+            terminal: None,
+            variables: vec![("EXTRA".to_owned(), "1".to_owned())],
+        };
+        let io = EnterIo { input: Box::new(input), output: &mut output };
+        let code = bench.session().enter(&command, io);
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    };
+    let (code, out, err) = enter(&["sh", "-c", "cat; id -un; echo $EXTRA; echo oops >&2; exit 3"], b"input\n");
+    assert_eq!((code, err.as_str()), (Ok(3), "oops\n"));
+    assert_eq!(out, format!("input\n{}\n1\n", bench.scope.id));
+    assert_eq!(enter(&["sh", "-c", "kill -9 $$"], b"").0, Ok(137));
+    assert_eq!(enter(&["sh", "-c", "head -c 300000 /dev/zero"], b"").1.len(), 300_000);
+    assert_eq!(enter(&["no-such-program"], b"").0.unwrap_err().kind, ErrorKind::Invalid);
+    let (code, out, _) =
+        enter(&["sh", "-c", "ps -o args= -e 2>/dev/null | grep -c sleep || true; cat /proc/self/cgroup"], b"");
+    assert_eq!(code, Ok(0));
+    assert!(out.contains("/fish-cycleb/work"), "{out}");
+}
+
+#[test]
+fn an_unfinished_session_reverts_itself() {
+    let Some(bench) = Bench::new("fish-cyclec") else { return };
+    let layer = bench.layer("base", &[("init.sh", "#!/bin/sh\nsleep 600\n")]);
+    let mut session = bench.session();
+    furnish(&mut *session, vec![layer]);
+    session.execute(&Step::Workload(workload("./init.sh"))).unwrap();
+    drop(session);
+    assert_eq!(bench.session().audit().unwrap(), []);
+}
+
+#[test]
+fn an_entry_that_cannot_run_is_named_and_leaves_no_process() {
+    let Some(bench) = Bench::new("fish-cycled") else { return };
+    let files =
+        [("no-interpreter", "#!/no/such/sh\n"), ("no-shebang", "echo plain; exit 4\n"), ("elf", "\x7fELF\0\0\0\0")];
+    let layer = bench.layer("base", &files);
+    fs::write(layer.dir.join("not-executable"), "").unwrap();
+    fs::create_dir(layer.dir.join("directory")).unwrap();
+    let mut session = bench.session();
+    furnish(&mut *session, vec![layer]);
+    for (entry, message) in [
+        ("./nothing", "does not exist"),
+        ("no-interpreter", "interpreter"),
+        ("elf", "not a program for this machine"),
+        ("not-executable", "not executable"),
+        ("directory", "is a directory"),
+    ] {
+        let error = session.execute(&Step::Workload(workload(entry))).unwrap_err();
+        assert!(error.kind == ErrorKind::Invalid && error.message.contains(message), "{entry}: {error:?}");
+    }
+    session.execute(&Step::Workload(workload("no-shebang"))).unwrap();
+    assert_eq!(session.wait(Duration::from_secs(30)).unwrap().exit.map(|e| e.code), Some(4));
+    assert_eq!(bench.log(), "plain\n");
+}
+
+#[test]
+fn a_workload_that_ignores_signals_and_forks_is_stopped_at_the_end_of_its_lifetime() {
+    let Some(bench) = Bench::new("fish-cyclee") else { return };
+    let script =
+        "#!/bin/sh\ntrap '' INT TERM HUP\n(trap '' INT; while :; do sleep 1; done) &\nwhile :; do sleep 1; done\n";
+    let layer = bench.layer("base", &[("init.sh", script)]);
+    let mut session = bench.session();
+    furnish(&mut *session, vec![layer]);
+    let step = WorkloadStep { lifetime_ms: Some(300), stop_grace_ms: 50, ..workload("./init.sh") };
+    session.execute(&Step::Workload(step)).unwrap();
+    let seen = session.wait(Duration::from_secs(30)).unwrap();
+    let exit = seen.exit.unwrap();
+    assert!(exit.lifetime_over && exit.signal == Some(9) && seen.pids == 0, "{exit:?}");
+    session.finish().unwrap();
+}
+
+#[test]
+fn foreign_things_are_refused() {
+    let Some(bench) = Bench::new("fish-cyclef") else { return };
+    let mut session = bench.session();
+    for (group, kind) in
+        [("root", ErrorKind::Invalid), ("docker", ErrorKind::Invalid), ("fish-no-such", ErrorKind::Invalid)]
+    {
+        let step = Step::Account(AccountStep { groups: vec![group.parse().unwrap()], kind: AccountKind::Real });
+        assert_eq!(session.execute(&step).unwrap_err().kind, kind, "{group}");
+    }
+    assert_eq!(session.probe(&account()).unwrap(), Presence::Absent);
+    let error = session.execute(&Step::Workload(workload("x"))).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Absent, "a workload without an account: {error:?}");
+    drop(session);
+    let mut other = bench.scope.clone();
+    let mut session = bench.session();
+    session.execute(&account()).unwrap();
+    session.finish().unwrap();
+    other.dir = PathBuf::from("/var/tmp/elsewhere");
+    assert_eq!(bench.platform.open(&other).err().map(|e| e.kind), Some(ErrorKind::Foreign));
+    drop(io::stdin());
+}

@@ -1,0 +1,198 @@
+//! The throw-away OS user: minted uid, `useradd`, and back to nothing.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use native_config::{AccountKind, EnvironmentId, GroupName};
+use native_platform::{AccountStep, Ended, ErrorKind, Presence, StepError, StepKind};
+use nix::unistd::{Group, Uid, User};
+
+use crate::commands::{Tools, USER_ADD, USER_ADD_GROUPS, USER_DELETE};
+use crate::kill;
+use crate::store::{Record, Store};
+
+const STEP: StepKind = StepKind::Account;
+/// How long another program may hold the lock of the user database before we give up.
+const DATABASE_LOCK: Duration = Duration::from_secs(30);
+/// `userdel`: the user still has processes.
+const USER_BUSY: i32 = 8;
+
+/// Groups that give root away, or data of others. Refused whatever the config allows.
+const PRIVILEGED_GROUPS: &[&str] = &[
+    "root",
+    "wheel",
+    "sudo",
+    "admin",
+    "adm",
+    "shadow",
+    "disk",
+    "kmem",
+    "docker",
+    "lxd",
+    "libvirt",
+    "incus",
+    "podman",
+    "systemd-journal",
+];
+
+fn failed(what: impl Into<String>) -> StepError {
+    StepError::failed(STEP, what)
+}
+
+/// Looks a user up by name.
+pub(crate) fn user(name: &str) -> Result<Option<User>, StepError> {
+    User::from_name(name).map_err(|e| failed(format!("look up user {name}: {e}")))
+}
+
+fn group(name: &str) -> Result<Option<Group>, StepError> {
+    Group::from_name(name).map_err(|e| failed(format!("look up group {name}: {e}")))
+}
+
+/// The ids of the label's groups.
+pub(crate) fn group_ids(names: &[GroupName]) -> Result<Vec<u32>, StepError> {
+    let mut ids = Vec::with_capacity(names.len());
+    for name in names {
+        let refused = |why: &str| StepError::new(STEP, ErrorKind::Invalid, format!("group {name} {why}"));
+        if PRIVILEGED_GROUPS.contains(&name.as_ref()) {
+            return Err(refused("gives its members rights over the host").hint("take it out of the label's groups"));
+        }
+        let Some(found) = group(name.as_ref())? else {
+            return Err(refused("does not exist on this host").hint(format!("groupadd --system {name}")));
+        };
+        if found.gid.as_raw() == 0 {
+            return Err(refused("is root's group under another name"));
+        }
+        ids.push(found.gid.as_raw());
+    }
+    Ok(ids)
+}
+
+/// Whether the account is there, and whose it is.
+pub(crate) fn probe(id: &EnvironmentId, record: Option<&Record>) -> Result<Presence, StepError> {
+    let name = id.as_ref();
+    Ok(match (user(name)?, record) {
+        (None, None) if group(name)?.is_some() => Presence::Foreign(format!("a group named {name}")),
+        (None, None) => Presence::Absent,
+        (None, Some(record)) if record.real => Presence::Absent,
+        // An ephemeral account is its record, nothing else.
+        (None, Some(_)) => Presence::Ours,
+        (Some(user), Some(record)) if user.uid.as_raw() == record.uid => Presence::Ours,
+        (Some(user), _) => Presence::Foreign(format!("a user named {name} with uid {}", user.uid)),
+    })
+}
+
+/// Creates the account, with the record on disk before the user database is touched.
+pub(crate) fn create(
+    tools: &Tools,
+    store: &Store,
+    record: &mut Record,
+    step: &AccountStep,
+    home: &Path,
+) -> Result<(), StepError> {
+    let id = record.scope.id.clone();
+    if let [primary, rest @ ..] = group_ids(&step.groups)?.as_slice() {
+        record.gid = *primary;
+        record.groups = rest.to_vec();
+    }
+    store.keep(record).map_err(|e| e.of_step(STEP))?;
+    fs::DirBuilder::new()
+        .mode(0o711)
+        .create(home)
+        .map_err(|e| failed(format!("create the mount point {}: {e}", home.display())))?;
+    if step.kind == AccountKind::Ephemeral {
+        return Ok(());
+    }
+    let (uid, gid) = (record.uid.to_string(), record.gid.to_string());
+    let (min, max) = (record.scope.uids.0.to_string(), record.scope.uids.1.to_string());
+    let home = home.to_string_lossy();
+    let names: Vec<_> = step.groups.iter().map(AsRef::as_ref).collect();
+    if names.is_empty() {
+        let values = [&*min, &*max, &*min, &*max, &*home, &*uid, id.as_ref()];
+        database(store, || tools.run(STEP, &USER_ADD, &values))?;
+    } else {
+        let joined = names.join(",");
+        let values = [&*min, &*max, &*home, &*uid, &*gid, &*joined, id.as_ref()];
+        database(store, || tools.run(STEP, &USER_ADD_GROUPS, &values))?;
+    }
+    // Exit codes are not believed: the record must be there and be the one that was asked for.
+    match user(id.as_ref())? {
+        Some(user) if user.uid.as_raw() == record.uid && user.gid.as_raw() == record.gid => Ok(()),
+        Some(user) => {
+            Err(failed(format!("useradd made {id} with uid {} and gid {}, not {uid} and {gid}", user.uid, user.gid)))
+        }
+        None => Err(failed(format!("useradd ended with 0, but there is no user {id}"))),
+    }
+}
+
+/// Removes the account and reads back that nothing of it is left.
+pub(crate) fn delete(tools: &Tools, store: &Store, record: &Record, home: &Path) -> Result<(), StepError> {
+    let id = &record.scope.id;
+    kill::sweep(record.uid)?;
+    kill::clear_keyrings(record.uid)?;
+    if record.real && user(id.as_ref())?.is_some() {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let output = database(store, || tools.run(STEP, &USER_DELETE, &[id.as_ref()]));
+            match output {
+                Ok(()) => break,
+                Err(e) if e.kind == ErrorKind::Stuck && Instant::now() < deadline => kill::sweep(record.uid)?,
+                Err(e) => return Err(StepError { kind: ErrorKind::Stuck, ..e }),
+            }
+        }
+    }
+    match fs::remove_dir(home) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(StepError::stuck(STEP, format!("remove the mount point {}: {e}", home.display()))
+                .hint(format!("look at what is in {} and remove it", home.display())));
+        }
+        _ => {}
+    }
+    if user(id.as_ref())?.is_some() || group(id.as_ref())?.is_some() {
+        return Err(StepError::stuck(STEP, format!("{id} is still in the user database after userdel"))
+            .hint(format!("userdel {id}; then groupdel {id}")));
+    }
+    Ok(())
+}
+
+/// Runs a program that changes the user database: one of ours at a time, and again while another program holds
+/// the database's own lock.
+fn database(
+    store: &Store,
+    mut run: impl FnMut() -> Result<native_platform::Output, StepError>,
+) -> Result<(), StepError> {
+    let _lock = store.lock("accounts").map_err(|e| e.of_step(STEP))?;
+    let deadline = Instant::now() + DATABASE_LOCK;
+    loop {
+        let output = run()?;
+        match output.ended {
+            Ended::Code(0) => return Ok(()),
+            Ended::Code(USER_BUSY) => return Err(StepError::stuck(STEP, output.stderr.trim())),
+            _ if output.stderr.contains("cannot lock") && Instant::now() < deadline => {
+                // The lock files tell nobody when they go: there is nothing to wait for but time.
+                thread::sleep(Duration::from_millis(20));
+            }
+            ended => {
+                let error = failed(format!("the user database was not changed ({ended}): {}", output.stderr.trim()));
+                return Err(if output.stderr.contains("cannot lock") {
+                    error.hint(
+                        "see which process /etc/passwd.lock names; if that one does not change users, remove the file",
+                    )
+                } else {
+                    error
+                });
+            }
+        }
+    }
+}
+
+/// Whether the host knows this uid, or a group with the same number.
+pub(crate) fn uid_taken(uid: u32) -> bool {
+    let user = User::from_uid(Uid::from_raw(uid));
+    let group = Group::from_gid(nix::unistd::Gid::from_raw(uid));
+    // "Can't tell" counts as taken.
+    !matches!((user, group), (Ok(None), Ok(None)))
+}

@@ -1,0 +1,177 @@
+//! What `/proc` and `/sys` say: mounts, processes, loop devices. Parsers take text; readers feed them.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::store::ProcessId;
+use crate::sys;
+
+/// One line of `mountinfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    /// Where it is mounted.
+    pub(crate) point: PathBuf,
+    /// The file system's type.
+    pub(crate) kind: String,
+    /// What is mounted.
+    pub(crate) source: String,
+    /// The options of the file system itself.
+    pub(crate) super_options: String,
+}
+
+/// The mounts that this process sees.
+///
+/// # Errors
+/// When `/proc` can't be read.
+pub(crate) fn mounts() -> io::Result<Vec<Mount>> {
+    Ok(parse_mounts(&fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+/// See proc_pid_mountinfo(5). Lines of another shape are passed over: there are none.
+fn parse_mounts(text: &str) -> Vec<Mount> {
+    let parse = |line: &str| {
+        let (left, right) = line.split_once(" - ")?;
+        let mut right = right.split(' ');
+        Some(Mount {
+            point: PathBuf::from(unescape(left.split(' ').nth(4)?)),
+            kind: right.next()?.to_owned(),
+            source: unescape(right.next()?),
+            super_options: right.next().unwrap_or_default().to_owned(),
+        })
+    };
+    text.lines().filter_map(parse).collect()
+}
+
+/// Undoes the octal escapes for space, tab, newline and backslash.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        if *first == b'\\'
+            && let Some(digits) = tail.get(..3)
+            && let Some(byte) = std::str::from_utf8(digits).ok().and_then(|d| u8::from_str_radix(d, 8).ok())
+        {
+            bytes.push(byte);
+            rest = &tail[3..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A process, as its `status` file tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) name: String,
+    pub(crate) zombie: bool,
+    /// Real, effective, saved and file-system uid.
+    pub(crate) uids: Vec<u32>,
+}
+
+fn parse_process(pid: i32, status: &str) -> Option<Process> {
+    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(":\t"));
+    Some(Process {
+        pid,
+        name: field("Name")?.to_owned(),
+        zombie: field("State")?.starts_with(['Z', 'X']),
+        uids: field("Uid")?.split_whitespace().filter_map(|n| n.parse().ok()).collect(),
+    })
+}
+
+/// Every process of the host that lives (a zombie does not) and has `uid` in any column.
+///
+/// # Errors
+/// When `/proc` can't be listed.
+pub(crate) fn processes_of(uid: u32) -> io::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        // A process that ended in this moment is not there to be read.
+        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+        found.extend(parse_process(pid, &status).filter(|p| !p.zombie && p.uids.contains(&uid)));
+    }
+    Ok(found)
+}
+
+/// The identity of a process; `None` if there is no such process, or only its zombie.
+pub(crate) fn identify(pid: i32) -> Option<ProcessId> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything: fields are counted from its end. `starttime` is field 22.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    let started = fields.nth(18)?.parse().ok()?;
+    Some(ProcessId { pid, started })
+}
+
+/// Whether this very process still lives.
+pub(crate) fn lives(process: &ProcessId) -> bool {
+    identify(process.pid).as_ref() == Some(process)
+}
+
+/// A loop device in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoopDevice {
+    /// `/dev/loopN`.
+    pub(crate) device: PathBuf,
+    /// The name that it was configured with: `fish-abcdef:ws` if it is ours.
+    pub(crate) name: String,
+}
+
+/// The loop devices in use.
+///
+/// # Errors
+/// When `/sys` can't be listed or a device can't be asked.
+pub(crate) fn loops() -> io::Result<Vec<LoopDevice>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/sys/block")? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !name.to_string_lossy().starts_with("loop") || !entry.path().join("loop/backing_file").exists() {
+            continue;
+        }
+        let device = Path::new("/dev").join(&name);
+        let Ok(file) = fs::File::open(&device) else { continue };
+        if let Some(name) = sys::loop_name(file.as_fd())? {
+            found.push(LoopDevice { device, name });
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_mountinfo_with_escapes_and_optional_fields() {
+        let text = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime shared:1 master:2 - ext3 /dev/a\\134b rw,errors=continue\n\
+                    37 35 0:5 / /proc rw - proc proc rw\nnot a line\n";
+        let mounts = parse_mounts(text);
+        assert_eq!(mounts.len(), 2);
+        assert_eq!(mounts[0].point, Path::new("/mnt 2"));
+        assert_eq!((mounts[0].source.as_str(), mounts[0].super_options.as_str()), ("/dev/a\\b", "rw,errors=continue"));
+        assert_eq!((mounts[1].kind.as_str(), mounts[1].point.as_path()), ("proc", Path::new("/proc")));
+    }
+
+    #[test]
+    fn reads_a_process_with_a_name_of_any_shape() {
+        let status = "Name:\tkworker/0:1\nUmask:\t0022\nState:\tZ (zombie)\nUid:\t0\t70001\t0\t0\n";
+        let process = parse_process(7, status).unwrap();
+        assert!(process.zombie && process.uids == [0, 70001, 0, 0] && process.name == "kworker/0:1");
+        assert_eq!(parse_process(7, "nothing"), None);
+    }
+
+    #[test]
+    fn a_process_is_identified_by_its_start() {
+        let own = identify(std::process::id().cast_signed()).unwrap();
+        assert!(lives(&own));
+        assert!(!lives(&ProcessId { started: own.started + 1, ..own }));
+    }
+}

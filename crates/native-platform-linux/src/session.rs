@@ -1,0 +1,436 @@
+//! One operation on one environment, and the platform that opens it.
+//!
+//! A session that makes an environment moves its whole process into a mount namespace of its own: it runs in the
+//! helper, one session per process, and never in a program with other things to do.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use native_config::{AccountKind, DiskName, EnvironmentId, Isolation};
+use native_platform::{
+    AccountStep, Check, Enter, EnterIo, ErrorKind, HostFacts, Leak, Observation, Platform, Presence, Receipt, Runner,
+    Scope, Session, Step, StepError, StepKind, VolumeStep, WorkloadStep,
+};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use crate::cgroup::{Groups, Trees};
+use crate::commands::Tools;
+use crate::init::Report;
+use crate::keeper::{self, Keeper};
+use crate::layout::Paths;
+use crate::store::{Record, Store};
+use crate::sys::{self, Forked};
+use crate::{account, audit, checks, enter, kill, layers, observe, proc, volume};
+
+/// How long the kernel may take to end killed processes.
+const KILL: Duration = Duration::from_secs(10);
+
+/// A Linux host.
+#[derive(Debug, Clone)]
+pub struct LinuxPlatform {
+    pub(crate) paths: Paths,
+    pub(crate) tools: Tools,
+    /// The user who asks: root itself, or who called the helper through sudo.
+    pub(crate) caller: u32,
+}
+
+impl LinuxPlatform {
+    /// This host. `caller` is the uid on whose behalf root acts.
+    pub fn new(paths: Paths, runner: Arc<dyn Runner>, caller: u32) -> Self {
+        Self { paths, tools: Tools::new(runner), caller }
+    }
+
+    pub(crate) fn store(&self, step: StepKind) -> Result<Store, StepError> {
+        Store::open(&self.paths.state).map_err(|e| {
+            let error = e.of_step(step);
+            // Not being root is by far the most common reason.
+            if nix::unistd::geteuid().is_root() {
+                error
+            } else {
+                StepError { kind: ErrorKind::NotReady, ..error }.hint("run it as root, or install the helper")
+            }
+        })
+    }
+}
+
+impl Platform for LinuxPlatform {
+    fn name(&self) -> &'static str {
+        "linux"
+    }
+
+    fn home(&self, id: &EnvironmentId) -> PathBuf {
+        self.paths.home(id)
+    }
+
+    fn disk(&self, id: &EnvironmentId, disk: &DiskName) -> PathBuf {
+        self.paths.disk(id, disk)
+    }
+
+    fn facts(&self) -> Result<HostFacts, StepError> {
+        checks::facts()
+    }
+
+    fn checks(&self) -> Result<Vec<Check>, StepError> {
+        Ok(checks::all(&self.paths))
+    }
+
+    fn open(&self, scope: &Scope) -> Result<Box<dyn Session>, StepError> {
+        let store = self.store(StepKind::Platform)?;
+        let record = store.record(&scope.id).map_err(|e| e.of_step(StepKind::Platform))?;
+        if let Some(record) = &record
+            && (record.caller != self.caller && self.caller != 0 || record.scope.dir != scope.dir)
+        {
+            return Err(StepError::new(
+                StepKind::Platform,
+                ErrorKind::Foreign,
+                format!("{} was made for another user or workspace ({})", scope.id, record.scope.dir.display()),
+            ));
+        }
+        let session = LinuxSession {
+            platform: self.clone(),
+            store,
+            scope: scope.clone(),
+            record,
+            host: None,
+            executed: Vec::new(),
+            finished: false,
+        };
+        Ok(Box::new(session))
+    }
+
+    fn known(&self) -> Result<Vec<Scope>, StepError> {
+        let records = self.store(StepKind::Audit)?.records().map_err(|e| e.of_step(StepKind::Audit))?;
+        Ok(records.into_iter().map(|r| r.scope).collect())
+    }
+
+    fn audit(&self, alive: &[EnvironmentId]) -> Result<Vec<Leak>, StepError> {
+        audit::host(self, alive)
+    }
+}
+
+struct LinuxSession {
+    platform: LinuxPlatform,
+    store: Store,
+    scope: Scope,
+    record: Option<Record>,
+    /// The host's mount namespace, once this process has left it.
+    host: Option<OwnedFd>,
+    executed: Vec<Step>,
+    finished: bool,
+}
+
+impl LinuxSession {
+    fn record(&self, step: StepKind) -> Result<&Record, StepError> {
+        self.record.as_ref().ok_or_else(|| {
+            StepError::new(step, ErrorKind::Absent, format!("{} has no account on this host", self.scope.id))
+        })
+    }
+
+    fn groups(&self, step: StepKind) -> Result<Groups, StepError> {
+        let trees = Trees::find().map_err(|e| {
+            StepError::new(step, ErrorKind::NotReady, format!("find the cgroups: {e}"))
+                .hint("mount -t cgroup2 none /sys/fs/cgroup")
+        })?;
+        Ok(trees.of(&self.scope.id))
+    }
+
+    fn keep(&mut self, step: StepKind, change: impl FnOnce(&mut Record)) -> Result<(), StepError> {
+        let mut record = self.record(step)?.clone();
+        change(&mut record);
+        self.store.keep(&record).map_err(|e| e.of_step(step))?;
+        self.record = Some(record);
+        Ok(())
+    }
+
+    fn make_account(&mut self, step: &AccountStep) -> Result<Receipt, StepError> {
+        if let Some(record) = &self.record {
+            return match account::probe(&self.scope.id, Some(record))? {
+                Presence::Ours => Ok(Receipt::Account { uid: record.uid, gid: record.gid }),
+                found => Err(StepError::new(
+                    StepKind::Account,
+                    ErrorKind::Foreign,
+                    format!("{} has a record, but its account is {found:?}", self.scope.id),
+                )),
+            };
+        }
+        if let Presence::Foreign(what) = account::probe(&self.scope.id, None)? {
+            return Err(StepError::new(StepKind::Account, ErrorKind::Foreign, format!("there is already {what}")));
+        }
+        let uid =
+            self.store.mint_uid(self.scope.uids, &account::uid_taken).map_err(|e| e.of_step(StepKind::Account))?;
+        let mut record = Record::new(&self.scope, self.platform.caller, uid, step.kind == AccountKind::Real);
+        let home = self.platform.paths.home(&self.scope.id);
+        let made = account::create(&self.platform.tools, &self.store, &mut record, step, &home);
+        self.record = Some(record);
+        if let Err(error) = made {
+            return Err(self.undo(StepKind::Account, error, |s| {
+                s.delete_account()?;
+                // Nothing ever ran as this uid: it may go at once.
+                s.record.take().map_or(Ok(()), |r| s.store.release(&r)).map_err(|e| e.of_step(StepKind::Account))
+            }));
+        }
+        let record = self.record(StepKind::Account)?;
+        Ok(Receipt::Account { uid: record.uid, gid: record.gid })
+    }
+
+    fn delete_account(&mut self) -> Result<(), StepError> {
+        let Some(record) = &self.record else { return Ok(()) };
+        account::delete(&self.platform.tools, &self.store, record, &self.platform.paths.home(&self.scope.id))
+    }
+
+    /// Undoes the half of a step that failed; a failed clean-up never hides the first error.
+    fn undo(
+        &mut self,
+        step: StepKind,
+        error: StepError,
+        revert: impl FnOnce(&mut Self) -> Result<(), StepError>,
+    ) -> StepError {
+        match revert(self) {
+            Ok(()) => error,
+            Err(left) => StepError {
+                step,
+                kind: ErrorKind::Stuck,
+                message: format!("{}; and cleaning up: {}", error.message, left.message),
+                hint: left.hint.or(error.hint),
+            },
+        }
+    }
+
+    fn make_volume(&mut self, step: &VolumeStep) -> Result<Receipt, StepError> {
+        if self.scope.isolation == Isolation::Private && self.host.is_none() {
+            let host = File::open("/proc/self/ns/mnt")
+                .map_err(|e| StepError::failed(StepKind::Volume, format!("open the mount namespace: {e}")))?;
+            volume::enter_private(&self.platform.paths, &self.scope.id)?;
+            self.host = Some(host.into());
+        }
+        let known = self.record(StepKind::Volume)?.volumes.iter().any(|v| v.volume == step.volume);
+        if !known {
+            self.keep(StepKind::Volume, |r| r.volumes.push(step.clone()))?;
+        }
+        let record = self.record(StepKind::Volume)?;
+        match volume::create(&self.platform.tools, &self.platform.paths, record, step) {
+            Ok(path) => Ok(Receipt::Volume { path }),
+            Err(error) => Err(self.undo(StepKind::Volume, error, |s| s.remove_volume(step))),
+        }
+    }
+
+    fn remove_volume(&mut self, step: &VolumeStep) -> Result<(), StepError> {
+        let Some(record) = &self.record else { return Ok(()) };
+        volume::remove(&self.platform.paths, record, step)?;
+        self.keep(StepKind::Volume, |r| r.volumes.retain(|v| v.volume != step.volume))
+    }
+
+    fn start(&mut self, step: &WorkloadStep) -> Result<Receipt, StepError> {
+        const STEP: StepKind = StepKind::Workload;
+        let groups = self.groups(STEP)?;
+        self.keep(STEP, |r| {
+            r.stop_grace_ms = step.stop_grace_ms;
+            r.open_files = step.limits.open_files;
+            r.allow_setuid = step.allow_setuid;
+        })?;
+        groups.create(&step.limits).map_err(|e| {
+            let error = StepError::failed(STEP, format!("create the cgroup: {e}"));
+            if e.kind() == std::io::ErrorKind::ReadOnlyFilesystem {
+                error.hint("the cgroup file system is read-only here: run outside of a container, or with limits: off")
+            } else {
+                error
+            }
+        })?;
+        let dir = openat(
+            nix::fcntl::AT_FDCWD,
+            &self.scope.dir,
+            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| StepError::failed(STEP, format!("open {}: {e}", self.scope.dir.display())))?;
+        let (read, write) =
+            nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| StepError::failed(STEP, format!("make a pipe: {e}")))?;
+        // All that can fail is done before the fork: the child must never come back here.
+        let record = self.record(STEP)?.clone();
+        let host = self.host.take();
+        let keeper = match sys::fork().map_err(|e| StepError::failed(STEP, format!("fork: {e}")))? {
+            Forked::Child => {
+                drop(read);
+                let paths = &self.platform.paths;
+                keeper::run(Keeper {
+                    paths,
+                    record: &record,
+                    step,
+                    groups: &groups,
+                    dir,
+                    host,
+                    report: File::from(write),
+                })
+            }
+            Forked::Parent(pid) => pid.as_raw(),
+        };
+        drop(write);
+        let (mut init, mut entry, mut problem) = (None, None, None);
+        for line in BufReader::new(File::from(read)).lines() {
+            let line = line.map_err(|e| StepError::failed(STEP, format!("read from the keeper: {e}")))?;
+            match serde_json::from_str(&line) {
+                Ok(Report::Init(pid)) => init = Some(pid),
+                Ok(Report::Entry(pid)) => entry = Some(pid),
+                Ok(Report::Refused(why)) => {
+                    problem = Some(
+                        StepError::new(STEP, ErrorKind::Invalid, format!("can't start the entry: {why}"))
+                            .hint("check `entry` in the label and the modes of the files in its images"),
+                    );
+                }
+                Ok(Report::Failed(why)) => problem = Some(StepError::failed(STEP, why)),
+                Err(e) => problem = Some(StepError::failed(STEP, format!("the keeper said {line:?}: {e}"))),
+            }
+        }
+        // Every writer is gone: the entry's program runs, or somebody on the way there has ended.
+        let lost = || StepError::failed(STEP, "the keeper ended before the entry was started");
+        let (init, entry) = match (problem, init, entry) {
+            (None, Some(init), Some(entry)) => (init, entry),
+            (problem, ..) => return Err(self.undo(STEP, problem.unwrap_or_else(lost), |s| s.stop(Duration::ZERO))),
+        };
+        self.keep(STEP, |r| {
+            r.keeper = proc::identify(keeper);
+            r.init = proc::identify(init);
+            r.entry = Some(entry);
+        })?;
+        Ok(Receipt::Workload { pid: u32::try_from(entry).unwrap_or(0) })
+    }
+
+    fn stop(&mut self, grace: Duration) -> Result<(), StepError> {
+        const STEP: StepKind = StepKind::Workload;
+        let stuck = |e: std::io::Error| {
+            StepError::stuck(STEP, e.to_string()).hint("see what those processes wait for: cat /proc/PID/stack")
+        };
+        let groups = self.groups(STEP)?;
+        let deadline = Instant::now() + grace + KILL;
+        if groups.exist() {
+            keeper::stop_workload(&groups, grace, &mut || {});
+            groups.kill(deadline).map_err(stuck)?;
+        }
+        if let Some(record) = &self.record {
+            kill::sweep(record.uid)?;
+        }
+        groups.remove(deadline).map_err(stuck)?;
+        if self.record.is_some() {
+            self.keep(STEP, |r| {
+                r.keeper = None;
+                r.init = None;
+                r.entry = None;
+            })?;
+        }
+        Ok(())
+    }
+
+    fn revert_step(&mut self, step: &Step) -> Result<(), StepError> {
+        match step {
+            Step::Account(_) => {
+                self.delete_account()?;
+                // What root remembers stays until the audit: only then may the uid go to somebody else.
+                Ok(())
+            }
+            Step::Volume(volume) => self.remove_volume(volume),
+            Step::Layers(step) => match &self.record {
+                Some(record) => layers::remove(&self.platform.paths, record, step),
+                None => Ok(()),
+            },
+            Step::Workload(workload) => self.stop(Duration::from_millis(workload.stop_grace_ms)),
+        }
+    }
+}
+
+impl Session for LinuxSession {
+    fn probe(&mut self, step: &Step) -> Result<Presence, StepError> {
+        let ours = |there| if there { Presence::Ours } else { Presence::Absent };
+        match step {
+            Step::Account(_) => account::probe(&self.scope.id, self.record.as_ref()),
+            Step::Volume(step) => match &self.record {
+                Some(record) => Ok(ours(volume::present(record, step)?)),
+                None => Ok(Presence::Absent),
+            },
+            // A layer is there as long as the namespace that it was mounted in.
+            Step::Layers(_) | Step::Workload(_) => Ok(ours(self.groups(step.kind())?.exist())),
+        }
+    }
+
+    fn execute(&mut self, step: &Step) -> Result<Receipt, StepError> {
+        let receipt = match step {
+            Step::Account(step) => self.make_account(step),
+            Step::Volume(step) => self.make_volume(step),
+            Step::Layers(step) => {
+                let record = self.record(StepKind::Layers)?;
+                let kept = record.volumes.iter().any(|v| v.volume == step.volume && v.reuse);
+                layers::apply(&self.platform.paths, record, step, kept)
+                    .map(|method| Receipt::Layers { method: method.name().to_owned() })
+            }
+            Step::Workload(step) => self.start(step),
+        }?;
+        self.executed.push(step.clone());
+        Ok(receipt)
+    }
+
+    fn revert(&mut self, step: &Step) -> Result<(), StepError> {
+        self.revert_step(step)?;
+        self.executed.retain(|e| e != step);
+        Ok(())
+    }
+
+    fn purge(&mut self) -> Result<(), StepError> {
+        let grace = self.record.as_ref().map_or(0, |r| r.stop_grace_ms);
+        self.stop(Duration::from_millis(grace))?;
+        let volumes = self.record.as_ref().map(|r| r.volumes.clone()).unwrap_or_default();
+        for volume in volumes.iter().rev() {
+            self.remove_volume(volume)?;
+        }
+        self.delete_account()
+    }
+
+    fn observe(&mut self) -> Result<Observation, StepError> {
+        observe::now(self.record.as_ref(), &self.groups(StepKind::Observe)?)
+    }
+
+    fn wait(&mut self, at_most: Duration) -> Result<Observation, StepError> {
+        if let Some(record) = &self.record {
+            observe::wait(record, at_most)?;
+        }
+        self.observe()
+    }
+
+    fn enter(&mut self, command: &Enter, io: EnterIo<'_>) -> Result<i32, StepError> {
+        let groups = self.groups(StepKind::Observe)?;
+        enter::run(&self.platform.paths, self.record(StepKind::Observe)?, &groups, command, io)
+    }
+
+    fn audit(&mut self) -> Result<Vec<Leak>, StepError> {
+        let leaks = audit::environment(&self.platform, &self.scope, self.record.as_ref())?;
+        if leaks.is_empty()
+            && let Some(record) = self.record.take()
+        {
+            self.store.release(&record).map_err(|e| e.of_step(StepKind::Audit))?;
+        }
+        Ok(leaks)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), StepError> {
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for LinuxSession {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        // The caller went away in the middle. What can't be reverted here is in the record, and in the journal.
+        while let Some(step) = self.executed.pop() {
+            if self.revert_step(&step).is_err() {
+                return;
+            }
+        }
+        drop(fs::remove_dir(self.platform.paths.own(&self.scope.id)));
+    }
+}

@@ -1,0 +1,361 @@
+//! What root remembers: the uid ledger and one record per environment, below `/var/lib/fish-native`.
+//!
+//! The driver's journal says what an environment *should* have; these records say what root *did*, so that a
+//! request is checked against our own word and never against the caller's. Documents are replaced atomically
+//! and on disk before the effect that they announce.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use native_config::EnvironmentId;
+use native_platform::{Scope, StepError, StepKind, VolumeStep};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The version of both documents. An older reader refuses a newer one.
+const VERSION: u32 = 1;
+
+/// A process, told apart from a later one with the same id by its start time and boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// The process id on the host.
+    pub pid: i32,
+    /// Field 22 of `/proc/<pid>/stat`.
+    pub started: u64,
+}
+
+/// What root did for one environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The document's version.
+    pub version: u32,
+    /// The environment.
+    pub scope: Scope,
+    /// The user who asked for it; only this one and root may ask again.
+    pub caller: u32,
+    /// The account's uid.
+    pub uid: u32,
+    /// The account's primary group.
+    pub gid: u32,
+    /// Its other groups.
+    pub groups: Vec<u32>,
+    /// Whether the host's user database has it.
+    pub real: bool,
+    /// The boot it was made in: after another one, no process or mount of it is left.
+    pub boot: String,
+    /// The volumes, each noted before it was made.
+    pub volumes: Vec<VolumeStep>,
+    /// The keeper.
+    pub keeper: Option<ProcessId>,
+    /// The first process inside the namespaces.
+    pub init: Option<ProcessId>,
+    /// The entry's process id on the host.
+    pub entry: Option<i32>,
+    /// Time between SIGINT and SIGKILL, in ms.
+    pub stop_grace_ms: u64,
+    /// Open files of each process of the workload.
+    pub open_files: u64,
+    /// Whether set-uid programs work inside.
+    pub allow_setuid: bool,
+}
+
+/// Which uids may not be given away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Ledger {
+    version: u32,
+    /// The uid to try next. It never goes back but at the end of the range.
+    next: u32,
+    /// In use, or of an environment whose audit has not been clean.
+    held: BTreeSet<u32>,
+}
+
+/// The directory of root's records.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+/// A record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system said no.
+    #[error("{}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The document is not one of ours.
+    #[error("{} is damaged or was written by a newer version", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// Every uid of the range is in use or held back.
+    #[error("no uid from {from} to {to} is free: {held} are held by environments that are alive or not clean")]
+    NoUid {
+        /// The first of the range.
+        from: u32,
+        /// The last of the range.
+        to: u32,
+        /// How many are held.
+        held: usize,
+    },
+}
+
+impl StoreError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    /// The same as the error of a step, causes included.
+    pub fn of_step(&self, step: StepKind) -> StepError {
+        let mut message = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        let error = StepError::failed(step, message);
+        match self {
+            Self::Damaged { path, .. } => error.hint(format!(
+                "look at {}; if nothing of it is alive, move it away and run `fish-native audit`",
+                path.display()
+            )),
+            Self::NoUid { .. } => error.hint("run `fish-native audit --fix`, or widen uid_min..uid_max in the config"),
+            Self::Io { .. } => error,
+        }
+    }
+}
+
+impl Store {
+    /// The records below this directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        for dir in [dir.to_owned(), dir.join("environments")] {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(&dir).map_err(StoreError::io(&dir))?;
+        }
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    fn record_path(&self, id: &EnvironmentId) -> PathBuf {
+        self.dir.join("environments").join(format!("{id}.json"))
+    }
+
+    /// Holds a lock until the file is dropped. The kernel frees it if we die.
+    ///
+    /// # Errors
+    /// When the lock file can't be opened.
+    pub fn lock(&self, name: &str) -> Result<File, StoreError> {
+        let path = self.dir.join(format!("{name}.lock"));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(StoreError::io(&path))?;
+        file.lock().map_err(StoreError::io(&path))?;
+        Ok(file)
+    }
+
+    /// What root did for this environment.
+    ///
+    /// # Errors
+    /// When the record is there and can't be read.
+    pub fn record(&self, id: &EnvironmentId) -> Result<Option<Record>, StoreError> {
+        read(&self.record_path(id))
+    }
+
+    /// Keeps a record, on disk when this returns.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn keep(&self, record: &Record) -> Result<(), StoreError> {
+        write(&self.record_path(&record.scope.id), record)
+    }
+
+    /// Every record.
+    ///
+    /// # Errors
+    /// When the directory or one of them can't be read.
+    pub fn records(&self) -> Result<Vec<Record>, StoreError> {
+        let dir = self.dir.join("environments");
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(StoreError::io(&dir))? {
+            let path = entry.map_err(StoreError::io(&dir))?.path();
+            if path.extension().is_some_and(|e| e == "json") {
+                // One that is deleted in this moment is no longer of interest.
+                records.extend(read(&path)?);
+            }
+        }
+        Ok(records)
+    }
+
+    /// Takes a uid that nobody has, and holds it. `taken` says whether the host knows the uid already.
+    ///
+    /// # Errors
+    /// When there is none, or the ledger can't be written.
+    pub fn mint_uid(&self, (from, to): (u32, u32), taken: &dyn Fn(u32) -> bool) -> Result<u32, StoreError> {
+        let _lock = self.lock("uids")?;
+        let path = self.dir.join("uids.json");
+        let mut ledger =
+            read::<Ledger>(&path)?.unwrap_or(Ledger { version: VERSION, next: from, held: BTreeSet::new() });
+        if !(from..=to).contains(&ledger.next) {
+            ledger.next = from;
+        }
+        let order = (ledger.next..=to).chain(from..ledger.next);
+        let free = order.into_iter().find(|uid| !ledger.held.contains(uid) && !taken(*uid));
+        let Some(uid) = free else {
+            return Err(StoreError::NoUid { from, to, held: ledger.held.len() });
+        };
+        ledger.next = if uid == to { from } else { uid + 1 };
+        ledger.held.insert(uid);
+        write(&path, &ledger)?;
+        Ok(uid)
+    }
+
+    /// Forgets an environment whose audit was clean, and lets its uid go.
+    ///
+    /// # Errors
+    /// When the ledger or the record can't be changed.
+    pub fn release(&self, record: &Record) -> Result<(), StoreError> {
+        let _lock = self.lock("uids")?;
+        let path = self.dir.join("uids.json");
+        if let Some(mut ledger) = read::<Ledger>(&path)?
+            && ledger.held.remove(&record.uid)
+        {
+            write(&path, &ledger)?;
+        }
+        let path = self.record_path(&record.scope.id);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&path)(e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Record {
+    /// A record of an account that is about to be made.
+    pub(crate) fn new(scope: &Scope, caller: u32, uid: u32, real: bool) -> Self {
+        Self {
+            version: VERSION,
+            scope: scope.clone(),
+            caller,
+            uid,
+            gid: uid,
+            groups: Vec::new(),
+            real,
+            boot: boot_id(),
+            volumes: Vec::new(),
+            keeper: None,
+            init: None,
+            entry: None,
+            stop_grace_ms: 0,
+            open_files: 1024,
+            allow_setuid: false,
+        }
+    }
+}
+
+/// The kernel's id of this boot.
+pub(crate) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Both documents start with a version, which is looked at before anything else.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(StoreError::io(path)(e)),
+    };
+    let damaged = |source| StoreError::Damaged { path: path.to_owned(), source };
+    let version = serde_json::from_str::<Versioned>(&text).map_err(damaged)?.version;
+    if version > VERSION {
+        return Err(damaged(serde::de::Error::custom(format!("version {version}; this program knows {VERSION}"))));
+    }
+    serde_json::from_str(&text).map(Some).map_err(damaged)
+}
+
+fn write<T: Serialize>(path: &Path, document: &T) -> Result<(), StoreError> {
+    let dir = path.parent().unwrap_or(path);
+    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
+    let text = serde_json::to_vec(document).map_err(|source| StoreError::Damaged { path: path.to_owned(), source })?;
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(dir)?.sync_all()
+    })();
+    written.map_err(|source| {
+        // Not there, or not to be had: the first error is the one to tell.
+        drop(fs::remove_file(&temporary));
+        StoreError::Io { path: path.to_owned(), source }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use native_config::Isolation;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::Builder::new().prefix("fish-store-").tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    fn record(id: &str, uid: u32) -> Record {
+        let scope = Scope {
+            id: id.parse().unwrap(),
+            dir: PathBuf::from("/w").join(id),
+            isolation: Isolation::Private,
+            uids: (70000, 70003),
+        };
+        Record::new(&scope, 0, uid, true)
+    }
+
+    #[test]
+    fn a_uid_comes_back_only_after_its_release_and_only_at_the_end_of_the_range() {
+        let (_dir, store) = store();
+        let mint = || store.mint_uid((70000, 70003), &|uid| uid == 70001);
+        let first = record("fish-aaaaaa", mint().unwrap());
+        store.keep(&first).unwrap();
+        assert_eq!(first.uid, 70000);
+        assert_eq!(mint().unwrap(), 70002);
+        store.release(&first).unwrap();
+        assert_eq!(mint().unwrap(), 70003, "70000 is free, but later uids come first");
+        assert_eq!(mint().unwrap(), 70000);
+        assert!(matches!(mint(), Err(StoreError::NoUid { held: 3, .. })));
+        assert_eq!(store.record(&first.scope.id).unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_survives_and_a_newer_one_is_refused() {
+        let (dir, store) = store();
+        let mut kept = record("fish-bbbbbb", 70000);
+        store.keep(&kept).unwrap();
+        assert_eq!(store.record(&kept.scope.id).unwrap().as_ref(), Some(&kept));
+        kept.version = 2;
+        store.keep(&kept).unwrap();
+        let error = store.record(&kept.scope.id).unwrap_err();
+        assert!(error.of_step(StepKind::Account).message.contains("version 2; this program knows 1"), "{error}");
+        fs::write(dir.path().join("environments/fish-cccccc.json"), "").unwrap();
+        assert!(matches!(store.record(&"fish-cccccc".parse().unwrap()), Err(StoreError::Damaged { .. })));
+    }
+}

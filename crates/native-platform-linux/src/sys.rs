@@ -1,0 +1,400 @@
+//! The system calls that no safe crate wraps, each behind a safe function. All `unsafe` of the crate is here.
+
+#![expect(unsafe_code, reason = "raw system calls: clone3, mount_setattr, open_tree, move_mount, loop ioctls, keyctl")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::sys::signal::{SigHandler, Signal};
+use nix::unistd::Pid;
+
+/// Turns a raw return value into a result.
+fn check(value: libc::c_long) -> io::Result<libc::c_long> {
+    if value < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+}
+
+/// Which side of a fork this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forked {
+    /// The child.
+    Child,
+    /// The parent, with the child's process id.
+    Parent(Pid),
+}
+
+/// Forks the process.
+///
+/// The callers are the helper and the keeper, which have one thread at this point (the helper checks that at
+/// start), so that the child may allocate and take locks like any process.
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: the process has one thread: no lock can be held by another one that is not in the child.
+    match unsafe { libc::fork() } {
+        0 => Ok(Forked::Child),
+        pid => check(libc::c_long::from(pid)).map(|_| Forked::Parent(Pid::from_raw(pid))),
+    }
+}
+
+/// `struct clone_args` of the kernel, as of 5.7.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Forks into new namespaces and, from its first instruction on, into a cgroup of the unified tree.
+pub(crate) fn clone_into(namespaces: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut args = CloneArgs {
+        flags: u64::from(namespaces.cast_unsigned()),
+        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        ..CloneArgs::default()
+    };
+    if let Some(fd) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(fd.as_raw_fd().cast_unsigned());
+    }
+    // SAFETY: the arguments outlive the call; without CLONE_VM this is a fork, and the process has one thread.
+    match check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })? {
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?))),
+    }
+}
+
+/// `struct mount_attr` of the kernel.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Read-only.
+pub(crate) const ATTR_RDONLY: u64 = 0x1;
+/// Set-uid bits and file capabilities have no effect.
+pub(crate) const ATTR_NOSUID: u64 = 0x2;
+/// Device nodes have no effect.
+pub(crate) const ATTR_NODEV: u64 = 0x4;
+/// Ids are mapped through a user namespace.
+const ATTR_IDMAP: u64 = 0x0010_0000;
+/// The whole tree of mounts below.
+const AT_RECURSIVE: libc::c_long = 0x8000;
+
+fn mount_setattr(dir: RawFd, path: &str, flags: libc::c_long, attr: &MountAttr) -> io::Result<()> {
+    let path = CString::new(path)?;
+    // SAFETY: path and attr outlive the call, the size is the struct's.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            dir,
+            path.as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            size_of::<MountAttr>(),
+        )
+    };
+    check(done).map(drop)
+}
+
+/// Sets and clears attributes of the mount at `path`, or of the whole tree of mounts below it.
+pub(crate) fn set_mount(path: &str, recursive: bool, set: u64, clear: u64) -> io::Result<()> {
+    let attr = MountAttr { set, clear, ..MountAttr::default() };
+    mount_setattr(libc::AT_FDCWD, path, if recursive { AT_RECURSIVE } else { 0 }, &attr)
+}
+
+/// A detached copy of the mount that `path` lies on, rooted at `path`.
+pub(crate) fn open_tree(path: &str) -> io::Result<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_long = 1;
+    let path = CString::new(path)?;
+    let flags = OPEN_TREE_CLONE | libc::c_long::from(libc::O_CLOEXEC);
+    // SAFETY: path outlives the call.
+    let fd = check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) })
+}
+
+/// Makes a detached mount read-only with its ids mapped through a user namespace.
+pub(crate) fn idmap_readonly(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result<()> {
+    const AT_EMPTY_PATH: libc::c_long = 0x1000;
+    let attr = MountAttr {
+        set: ATTR_IDMAP | ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV,
+        userns_fd: u64::from(userns.as_raw_fd().cast_unsigned()),
+        ..MountAttr::default()
+    };
+    mount_setattr(mount.as_raw_fd(), "", AT_EMPTY_PATH, &attr)
+}
+
+/// Attaches a detached mount at `path`.
+pub(crate) fn move_mount(mount: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+    const MOVE_MOUNT_F_EMPTY_PATH: libc::c_long = 4;
+    let (empty, path) = (CString::default(), CString::new(path)?);
+    // SAFETY: both paths outlive the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            empty.as_ptr(),
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    check(done).map(drop)
+}
+
+/// `struct loop_info64` of the kernel.
+#[repr(C)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    sizelimit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config` of the kernel (5.8).
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+impl LoopInfo {
+    fn empty() -> Self {
+        Self {
+            device: 0,
+            inode: 0,
+            rdevice: 0,
+            offset: 0,
+            sizelimit: 0,
+            number: 0,
+            encrypt_type: 0,
+            encrypt_key_size: 0,
+            flags: 0,
+            file_name: [0; 64],
+            crypt_name: [0; 64],
+            encrypt_key: [0; 32],
+            init: [0; 2],
+        }
+    }
+}
+
+/// The number of a free loop device.
+pub(crate) fn loop_get_free(control: BorrowedFd<'_>) -> io::Result<i64> {
+    const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+    // SAFETY: this ioctl takes no argument.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+    check(libc::c_long::from(number))
+}
+
+/// Ties a file to a loop device that unties itself with its last user.
+///
+/// `name` is what the kernel remembers as the device's file name (at most 63 bytes): how a device is told to be
+/// ours when its file has no name any more.
+pub(crate) fn loop_configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
+    const LO_FLAGS_AUTOCLEAR: u32 = 4;
+    const LO_FLAGS_DIRECT_IO: u32 = 16;
+    let mut info = LoopInfo::empty();
+    info.flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO;
+    for (to, from) in info.file_name[..63].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    let config = LoopConfig { fd: file.as_raw_fd().cast_unsigned(), block_size: 4096, info, reserved: [0; 8] };
+    // SAFETY: the struct has the kernel's layout and outlives the call.
+    let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
+    check(libc::c_long::from(done)).map(drop)
+}
+
+/// The file name that a loop device was configured with; `None` if it is not in use.
+pub(crate) fn loop_name(device: BorrowedFd<'_>) -> io::Result<Option<String>> {
+    const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
+    let mut info = LoopInfo::empty();
+    // SAFETY: the struct has the kernel's layout and outlives the call.
+    let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
+    match check(libc::c_long::from(done)) {
+        Ok(_) => {}
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => return Ok(None),
+        Err(e) => return Err(e),
+    }
+    let end = info.file_name.iter().position(|&b| b == 0).unwrap_or(info.file_name.len());
+    Ok(Some(String::from_utf8_lossy(&info.file_name[..end]).into_owned()))
+}
+
+/// Gives the process a session keyring of its own, so that what it keeps is not in its parent's.
+pub(crate) fn keyring_join_new() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name makes an anonymous keyring.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) })
+        .map(drop)
+}
+
+/// Empties the user and the user-session keyring of the calling uid. Both outlive every process of the uid.
+pub(crate) fn keyrings_clear() -> io::Result<()> {
+    const KEYCTL_CLEAR: libc::c_long = 7;
+    for ring in [-4_i64, -5] {
+        // SAFETY: two integers.
+        match check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_CLEAR, ring) }) {
+            Ok(_) => {}
+            // No keyrings in this kernel, or none allowed here: then nothing is kept either.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Forbids this process and its children to gain privileges by executing a file.
+pub(crate) fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: integers only.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })).map(drop)
+}
+
+/// Asks the kernel to kill this process when its parent dies.
+pub(crate) fn die_with_parent() -> io::Result<()> {
+    // SAFETY: integers only.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) })).map(drop)
+}
+
+/// Names the process as `ps` shows it.
+pub(crate) fn set_name(name: &str) {
+    if let Ok(name) = CString::new(name) {
+        // SAFETY: the string outlives the call; a name that is too long is cut.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+    }
+}
+
+/// Drops every capability of the process but those in `kept` (a bit set), for good.
+pub(crate) fn keep_capabilities(kept: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = Header { version: VERSION_3, pid: 0 };
+    let word = |bits: u64| {
+        let bits = u32::try_from(bits & 0xFFFF_FFFF).unwrap_or(0);
+        Data { effective: bits, permitted: bits, inheritable: 0 }
+    };
+    let data = [word(kept), word(kept >> 32)];
+    // SAFETY: header and data have the kernel's layout and outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
+}
+
+/// Closes every descriptor from `first` on.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: integers only; the callers own no descriptor above `first` that they use afterwards.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// Marks every descriptor from `first` on to be closed when a program is executed.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: integers only.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Makes the descriptor number `to` a copy of `from`.
+pub(crate) fn redirect(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
+    // SAFETY: both are plain descriptor numbers; the old `to` is one of the three standard streams.
+    check(libc::c_long::from(unsafe { libc::dup2(from.as_raw_fd(), to) })).map(drop)
+}
+
+/// Signals every process that the caller may signal, atomically with regard to forks.
+pub(crate) fn kill_all_visible() {
+    // SAFETY: integers only. ESRCH means that there was none.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
+}
+
+/// Sets real, effective and saved user ids, which may differ.
+pub(crate) fn set_user_ids(real: u32, effective: u32, saved: u32) -> io::Result<()> {
+    // SAFETY: integers only.
+    check(libc::c_long::from(unsafe { libc::setresuid(real, effective, saved) })).map(drop)
+}
+
+/// Sets real, effective and saved group ids, and the supplementary groups.
+pub(crate) fn set_group_ids(gid: u32, supplementary: &[u32]) -> io::Result<()> {
+    // SAFETY: the list outlives the call.
+    check(libc::c_long::from(unsafe { libc::setgroups(supplementary.len(), supplementary.as_ptr()) }))?;
+    // SAFETY: integers only.
+    check(libc::c_long::from(unsafe { libc::setresgid(gid, gid, gid) })).map(drop)
+}
+
+/// A descriptor of a process, by which it can be signalled without the danger of a reused id.
+pub(crate) fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: integers only.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) })
+}
+
+/// Signals the process behind a descriptor.
+pub(crate) fn pidfd_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo makes the kernel fill it in as kill(2) does.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0) }).map(drop)
+}
+
+/// Ends the process at once, without running anything of ours: for the children of [`fork`].
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: never returns.
+    unsafe { libc::_exit(code) }
+}
+
+/// A clock that goes on while the machine sleeps and that nobody can set, in ms.
+pub(crate) fn boot_time_ms() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the struct outlives the call; this clock exists since Linux 2.6.39.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// Tells whether a new terminal's slave side becomes the controlling terminal of the caller's session.
+pub(crate) fn take_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer.
+    check(libc::c_long::from(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })).map(drop)
+}
+
+/// Ignores a signal. What is executed later inherits that, so that [`unignore_all`] goes before an exec.
+pub(crate) fn ignore(signal: Signal) -> io::Result<()> {
+    // SAFETY: ignoring installs no handler that could run.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }.map(drop).map_err(io::Error::from)
+}
+
+/// Gives every signal its default effect again: a workload that starts with SIGINT ignored can't be stopped by it.
+pub(crate) fn unignore_all() {
+    for signal in Signal::iterator() {
+        // SAFETY: the default installs no handler. SIGKILL and SIGSTOP can't be set, which is as good.
+        let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
+    }
+}

@@ -1,0 +1,273 @@
+//! Volumes: a file system of a hard size in a file without a name, or a plain directory.
+//!
+//! A sized volume is an `O_TMPFILE` in the environment's directory behind a loop device with AUTOCLEAR, mounted
+//! only inside the environment's mount namespace. Nothing of it has a name on the host, so with the last process
+//! of the namespace the mount, the device and the space are gone: there is no clean-up that could be missed.
+//!
+//! On the volume lie `data` (what the workload sees) and `work` (the overlay's, see [`crate::layers`]), both
+//! below a root directory that only root may enter.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use native_config::EnvironmentId;
+use native_platform::{Backing, ErrorKind, StepError, StepKind, VolumeName, VolumeStep};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::commands::{Tools, file_system};
+use crate::layout::{self, Paths};
+use crate::remove;
+use crate::store::Record;
+use crate::{proc, sys};
+
+const STEP: StepKind = StepKind::Volume;
+/// How long a loop device may stay after its last user has gone: the kernel unties it when the last namespace
+/// that saw the mount is torn down, which happens after the last process has ended.
+const UNTIE: Duration = Duration::from_secs(10);
+
+fn failed(what: impl Into<String>) -> StepError {
+    StepError::failed(STEP, what)
+}
+
+/// Adds what was being done to an I/O error.
+fn doing(what: impl Into<String>) -> impl FnOnce(io::Error) -> StepError {
+    let what = what.into();
+    move |e| {
+        let error = failed(format!("{what}: {e}"));
+        if e.raw_os_error() == Some(libc::ENOSPC) {
+            error.hint("free space in the workspace's file system, or make the label's disks smaller")
+        } else {
+            error
+        }
+    }
+}
+
+/// Makes a volume and mounts it where the workload will see it, in the mount namespace of this process.
+pub(crate) fn create(tools: &Tools, paths: &Paths, record: &Record, step: &VolumeStep) -> Result<PathBuf, StepError> {
+    let id = &record.scope.id;
+    let (back, front) = (paths.backstage(id, &step.volume), paths.volume(id, &step.volume));
+    make_dir(&back, 0o700)?;
+    make_dir(&front, 0o755)?;
+    match &step.backing {
+        Backing::Sized { bytes, fs } => sized(tools, record, step, *bytes, fs.as_deref(), &back)?,
+        Backing::Dir => {
+            let dir = directory(record, &step.volume);
+            make_dir(&dir, 0o700)?;
+            bind(&dir, &back)?;
+            copy_in(step, &back)?;
+        }
+    }
+    let data = back.join("data");
+    make_dir(&data, 0o700)?;
+    make_dir(&back.join("work"), 0o700)?;
+    let (owner, mode) = match step.volume {
+        // What lies here appears as /tmp and /var/tmp.
+        VolumeName::Temp => (None, 0o755),
+        VolumeName::Home | VolumeName::Disk(_) => (Some(record), 0o700),
+    };
+    if let Some(record) = owner {
+        chown(&data, Some(record.uid), Some(record.gid)).map_err(doing(format!("give {} its owner", step.volume)))?;
+    }
+    fs::set_permissions(&data, fs::Permissions::from_mode(mode)).map_err(doing("set the mode of a volume"))?;
+    if step.volume == VolumeName::Temp {
+        for name in ["tmp", "var-tmp", "lock"] {
+            let dir = data.join(name);
+            make_dir(&dir, 0o1777)?;
+            // The mode of mkdir is cut by the umask.
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777)).map_err(doing("set the mode of a volume"))?;
+        }
+    }
+    bind(&data, &front)?;
+    Ok(front)
+}
+
+/// Takes a volume's mounts in this process's namespace away, if there are any, and waits until its device is
+/// untied; removes a directory volume.
+pub(crate) fn remove(paths: &Paths, record: &Record, step: &VolumeStep) -> Result<(), StepError> {
+    let id = &record.scope.id;
+    for point in [paths.volume(id, &step.volume), paths.backstage(id, &step.volume)] {
+        unmount_all(&point)?;
+    }
+    let name = layout::device_name(id, &step.volume);
+    let deadline = Instant::now() + UNTIE;
+    loop {
+        let loops = proc::loops().map_err(|e| StepError::stuck(STEP, format!("list loop devices: {e}")))?;
+        let Some(left) = loops.into_iter().find(|l| l.name == name) else { break };
+        if Instant::now() >= deadline {
+            return Err(StepError::stuck(
+                STEP,
+                format!("{} still holds {} of {id}", left.device.display(), step.volume),
+            )
+            .hint("another process keeps a file of that disk open; `fish-native audit` names it"));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    if matches!(step.backing, Backing::Dir) {
+        let dir = directory(record, &step.volume);
+        remove::tree(&dir).map_err(|e| StepError::stuck(STEP, format!("remove {}: {e}", dir.display())))?;
+    }
+    Ok(())
+}
+
+/// Whether anything of the volume is there, seen from this process's namespace.
+pub(crate) fn present(record: &Record, step: &VolumeStep) -> Result<bool, StepError> {
+    let name = layout::device_name(&record.scope.id, &step.volume);
+    let loops = proc::loops().map_err(doing("list loop devices"))?;
+    Ok(loops.iter().any(|l| l.name == name)
+        || matches!(step.backing, Backing::Dir) && directory(record, &step.volume).exists())
+}
+
+/// Where a directory volume lies.
+pub(crate) fn directory(record: &Record, volume: &VolumeName) -> PathBuf {
+    record.scope.dir.join(format!("disk-{}", layout::tag(volume)))
+}
+
+/// An image file, a file system in it, a loop device under it, mounted at `back`.
+fn sized(
+    tools: &Tools,
+    record: &Record,
+    step: &VolumeStep,
+    bytes: u64,
+    fs: Option<&str>,
+    back: &Path,
+) -> Result<(), StepError> {
+    let kind = fs.unwrap_or("ext4");
+    let (spec, options) = file_system(kind).ok_or_else(|| {
+        StepError::new(
+            STEP,
+            ErrorKind::Invalid,
+            format!("{} has type {kind:?}, which Linux can't make here", step.volume),
+        )
+        .hint("use type: ext4, xfs, btrfs or dir, or leave type out")
+    })?;
+    let image = nameless(&record.scope.dir)?;
+    image.set_len(bytes).map_err(doing(format!("make an image of {bytes} bytes for {}", step.volume)))?;
+    // mkfs runs in another process: it reaches the nameless file through ours.
+    let path = format!("/proc/{}/fd/{}", std::process::id(), image.as_raw_fd());
+    let label: String = step
+        .label
+        .as_deref()
+        .unwrap_or(&layout::tag(&step.volume))
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric())
+        .take(12)
+        .collect();
+    let label = if label.is_empty() { "fish".to_owned() } else { label };
+    // ext4 alone is told how large its journal is, in MB: small is quick to make, and 4 is the least.
+    let journal = if bytes >= 256 << 20 { "16" } else { "4" };
+    let values = if kind == "ext4" { vec![journal, &label, &path] } else { vec![&*label, &path] };
+    tools.check(STEP, spec, &values)?;
+    let device = attach(&image, &layout::device_name(&record.scope.id, &step.volume))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some(device.0.as_path()), back, Some(kind), flags, Some(options))
+        .map_err(|e| failed(format!("mount the {kind} of {}: {e}", step.volume)))?;
+    fs::set_permissions(back, fs::Permissions::from_mode(0o700)).map_err(doing("close a volume's root"))?;
+    copy_in(step, back)
+}
+
+/// A file without a name in this directory.
+fn nameless(dir: &Path) -> Result<File, StepError> {
+    let open = || OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(dir);
+    open().map_err(doing(format!("create an image in {}", dir.display()))).map_err(|e| {
+        // NFS, overlayfs before 6.1 and FUSE have no O_TMPFILE.
+        if e.message.contains("not supported") {
+            e.hint("put workspace_path on a local file system (ext4, xfs, btrfs)")
+        } else {
+            e
+        }
+    })
+}
+
+/// Ties the image to a free loop device. The device goes when the returned file and every mount of it have gone.
+fn attach(image: &File, name: &str) -> Result<(PathBuf, File), StepError> {
+    let control = File::open("/dev/loop-control").map_err(|e| {
+        StepError::new(STEP, ErrorKind::NotReady, format!("open /dev/loop-control: {e}")).hint("modprobe loop")
+    })?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let number = sys::loop_get_free(control.as_fd()).map_err(doing("ask for a free loop device"))?;
+        let path = PathBuf::from(format!("/dev/loop{number}"));
+        let tied = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .and_then(|device| sys::loop_configure(device.as_fd(), image.as_fd(), name).map(|()| device));
+        match tied {
+            Ok(device) => return Ok((path, device)),
+            // Somebody else took it between the two calls, or its node is not there yet.
+            Err(e)
+                if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::ENOENT | libc::ENXIO))
+                    && Instant::now() < deadline =>
+            {
+                thread::sleep(Duration::from_micros(200));
+            }
+            Err(e) => return Err(failed(format!("tie an image to {}: {e}", path.display()))),
+        }
+    }
+}
+
+/// Fills a fresh volume from what the label's `clone` names.
+fn copy_in(step: &VolumeStep, back: &Path) -> Result<(), StepError> {
+    let Some(source) = &step.clone_from else { return Ok(()) };
+    let to = back.join("data");
+    make_dir(&to, 0o700)?;
+    crate::copy::tree(source, &to, None).map(drop).map_err(|e| {
+        StepError::new(STEP, ErrorKind::Invalid, format!("copy {} into {}: {e}", source.display(), step.volume))
+    })
+}
+
+fn make_dir(dir: &Path, mode: u32) -> Result<(), StepError> {
+    match fs::DirBuilder::new().recursive(false).mode(mode).create(dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(doing(format!("create {}", dir.display()))(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Shows one directory at another place.
+pub(crate) fn bind(from: &Path, to: &Path) -> Result<(), StepError> {
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(|e| failed(format!("show {} at {}: {e}", from.display(), to.display())))
+}
+
+/// Takes away every mount at this very point, the last one first.
+pub(crate) fn unmount_all(point: &Path) -> Result<(), StepError> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match umount2(point, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            // Not a mount point (any more), or not there.
+            Err(nix::Error::EINVAL | nix::Error::ENOENT) => return Ok(()),
+            Err(nix::Error::EBUSY) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
+            Err(e) => return Err(StepError::stuck(STEP, format!("unmount {}: {e}", point.display()))),
+        }
+    }
+}
+
+/// The environment's own mount namespace, held by this process until it starts the workload.
+///
+/// Everything that is mounted below `run` and at the home is then seen by this process and by the workload that
+/// it starts, by nothing else on the host.
+pub(crate) fn enter_private(paths: &Paths, id: &EnvironmentId) -> Result<(), StepError> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(|e| {
+        StepError::new(STEP, ErrorKind::NotReady, format!("create a mount namespace: {e}"))
+            .hint("run as root with CAP_SYS_ADMIN, or set isolation: basic")
+    })?;
+    // What the host mounts later shall appear here too, what is mounted here must not appear there.
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .map_err(|e| failed(format!("separate the mount namespace: {e}")))?;
+    make_dir(&paths.run, 0o755)?;
+    mount(
+        Some("fish-native"),
+        &paths.run,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some("mode=0755,size=1m"),
+    )
+    .map_err(|e| failed(format!("mount a tmpfs at {}: {e}", paths.run.display())))?;
+    make_dir(&paths.own(id), 0o711)
+}

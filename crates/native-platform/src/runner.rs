@@ -1,0 +1,358 @@
+//! [`Runner`]: the one way to run a tool, and [`SystemRunner`], the real one.
+//!
+//! Every tool is run by absolute path, with an empty environment but for `PATH` and `LC_ALL=C` (output is
+//! parsed), in its own process group (Ctrl-C is the driver's to handle), with a time limit and with bounded
+//! output. A tool that outlives its limit is killed with its whole group.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// Where tools are looked for when the config names none. `sbin` first: the tools that matter are there.
+pub const TOOL_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
+
+/// The most that is kept of a tool's standard output, in bytes.
+const STDOUT_KEPT: usize = 4 << 20;
+/// The most that is kept of a tool's standard error, in bytes: its end, where the reason is.
+const STDERR_KEPT: usize = 1 << 10;
+
+/// A command, ready to run.
+#[derive(Debug, Clone)]
+pub struct Invocation {
+    /// The command's id, for messages.
+    pub id: &'static str,
+    /// The tool's absolute path.
+    pub program: PathBuf,
+    /// Its arguments. Never a secret: they are world-readable.
+    pub args: Vec<String>,
+    /// What it reads; nothing if absent.
+    pub stdin: Option<Vec<u8>>,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+impl Invocation {
+    /// A command that reads nothing and may take 60 s.
+    pub fn new(id: &'static str, program: PathBuf, args: Vec<String>) -> Self {
+        Self { id, program, args, stdin: None, limit: Duration::from_secs(60) }
+    }
+}
+
+/// How a tool ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// With this exit code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+impl From<ExitStatus> for Ended {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(code),
+            (None, signal) => Self::Signal(signal.unwrap_or(0)),
+        }
+    }
+}
+
+/// What a tool said.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// How it ended.
+    pub ended: Ended,
+    /// Its standard output.
+    pub stdout: String,
+    /// The end of its standard error.
+    pub stderr: String,
+}
+
+/// A tool that did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It could not be started.
+    #[error("{id}: could not start {}", program.display())]
+    Start {
+        /// The command's id.
+        id: &'static str,
+        /// The tool.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It took longer than it may and was killed.
+    #[error("{id}: {} did not end within {limit:?} and was killed", program.display())]
+    TimedOut {
+        /// The command's id.
+        id: &'static str,
+        /// The tool.
+        program: PathBuf,
+        /// How long it might take.
+        limit: Duration,
+    },
+    /// It ended with something other than 0.
+    #[error("{id}: {} {} ended with {ended}: {stderr}", program.display(), args.join(" "))]
+    Failed {
+        /// The command's id.
+        id: &'static str,
+        /// The tool.
+        program: PathBuf,
+        /// Its arguments.
+        args: Vec<String>,
+        /// How it ended.
+        ended: Ended,
+        /// What it said, trimmed.
+        stderr: String,
+    },
+}
+
+/// A long-lived process that is spoken to through pipes: the root helper.
+#[derive(Debug)]
+pub struct Connection {
+    /// What it reads. Closing it asks it to end.
+    pub input: ChildStdin,
+    /// What it writes.
+    pub output: ChildStdout,
+    /// The process itself, to be waited for when its input is closed.
+    pub child: Child,
+}
+
+/// Runs tools.
+pub trait Runner: Send + Sync {
+    /// Runs a command to its end and returns what it said, whatever its exit code.
+    ///
+    /// # Errors
+    /// [`RunError::Start`] and [`RunError::TimedOut`].
+    ///
+    /// # Streams
+    /// Standard input is what the invocation says, else null; both outputs are captured.
+    fn run(&self, invocation: &Invocation) -> Result<Output, RunError>;
+
+    /// Starts a process that stays, with pipes to its standard input and output.
+    ///
+    /// # Errors
+    /// [`RunError::Start`].
+    ///
+    /// # Streams
+    /// Standard error is ours.
+    fn connect(&self, invocation: &Invocation) -> Result<Connection, RunError>;
+}
+
+impl dyn Runner + '_ {
+    /// Runs a command that must end with 0.
+    ///
+    /// # Errors
+    /// As [`Runner::run`], and [`RunError::Failed`].
+    pub fn check(&self, invocation: &Invocation) -> Result<Output, RunError> {
+        let output = self.run(invocation)?;
+        if output.ended == Ended::Code(0) {
+            return Ok(output);
+        }
+        Err(RunError::Failed {
+            id: invocation.id,
+            program: invocation.program.clone(),
+            args: invocation.args.clone(),
+            ended: output.ended,
+            stderr: output.stderr.trim().to_owned(),
+        })
+    }
+}
+
+/// Finds a tool in the `PATH` that tools get.
+pub fn find_tool(name: &str) -> Option<PathBuf> {
+    TOOL_PATH.split(':').map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
+}
+
+/// The runner that really starts processes.
+#[derive(Debug)]
+pub struct SystemRunner(());
+
+impl SystemRunner {
+    /// The real thing; the name makes every use of it easy to find.
+    pub fn real() -> Self {
+        Self(())
+    }
+
+    fn command(invocation: &Invocation) -> Command {
+        #[expect(clippy::disallowed_methods, reason = "this is the Runner")]
+        let mut command = Command::new(&invocation.program);
+        command.args(&invocation.args).env_clear().env("PATH", TOOL_PATH).env("LC_ALL", "C").current_dir("/");
+        command.process_group(0).stdout(Stdio::piped());
+        command
+    }
+}
+
+impl Runner for SystemRunner {
+    fn run(&self, invocation: &Invocation) -> Result<Output, RunError> {
+        let start = |source| RunError::Start { id: invocation.id, program: invocation.program.clone(), source };
+        let mut command = Self::command(invocation);
+        command.stderr(Stdio::piped());
+        command.stdin(if invocation.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+        let mut child = command.spawn().map_err(start)?;
+        let input = child.stdin.take().zip(invocation.stdin.as_deref());
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+
+        // The three pipes are served at the same time: a tool that fills one while we wait on another would
+        // hang. Readers report through a channel, so that a grandchild which keeps a pipe open costs us the
+        // time limit and not for ever.
+        let (send, receive) = mpsc::channel();
+        thread::scope(|scope| {
+            if let Some((mut pipe, bytes)) = input {
+                // A tool that does not read its input to the end is no error of ours: EPIPE is ignored.
+                scope.spawn(move || drop(pipe.write_all(bytes)));
+            }
+            for (which, pipe) in [
+                stdout.map(|p| Box::new(p) as Box<dyn Read + Send>),
+                stderr.map(|p| Box::new(p) as Box<dyn Read + Send>),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let send = send.clone();
+                let kept = if which == 0 { STDOUT_KEPT } else { STDERR_KEPT };
+                scope.spawn(move || drop(send.send((which, pipe.map(|p| read_end(p, kept)).unwrap_or_default()))));
+            }
+            drop(send);
+            let mut texts = [String::new(), String::new()];
+            let deadline = Instant::now() + invocation.limit;
+            for _ in 0..2 {
+                match receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    Ok((which, text)) => texts[which] = text,
+                    Err(_) => {
+                        kill_group(&mut child);
+                        return Err(RunError::TimedOut {
+                            id: invocation.id,
+                            program: invocation.program.clone(),
+                            limit: invocation.limit,
+                        });
+                    }
+                }
+            }
+            let ended = loop {
+                match child.try_wait().map_err(start)? {
+                    Some(status) => break Ended::from(status),
+                    None if Instant::now() >= deadline => {
+                        kill_group(&mut child);
+                        return Err(RunError::TimedOut {
+                            id: invocation.id,
+                            program: invocation.program.clone(),
+                            limit: invocation.limit,
+                        });
+                    }
+                    // Both pipes are closed: the tool is ending, this takes microseconds.
+                    None => thread::sleep(Duration::from_micros(200)),
+                }
+            };
+            let [stdout, stderr] = texts;
+            Ok(Output { ended, stdout, stderr })
+        })
+    }
+
+    fn connect(&self, invocation: &Invocation) -> Result<Connection, RunError> {
+        let start = |source| RunError::Start { id: invocation.id, program: invocation.program.clone(), source };
+        let mut child = Self::command(invocation).stdin(Stdio::piped()).spawn().map_err(start)?;
+        match (child.stdin.take(), child.stdout.take()) {
+            (Some(input), Some(output)) => Ok(Connection { input, output, child }),
+            _ => Err(start(io::Error::other("the process has no pipes"))),
+        }
+    }
+}
+
+/// Kills a tool and what it started, and reaps it.
+fn kill_group(child: &mut Child) {
+    if let Ok(group) = i32::try_from(child.id()) {
+        // Already gone is as good as killed.
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+    drop(child.wait());
+}
+
+/// Reads to the end, keeping the last `kept` bytes.
+fn read_end(mut pipe: impl Read, kept: usize) -> String {
+    let mut text = Vec::new();
+    let mut chunk = [0; 16 << 10];
+    loop {
+        match pipe.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(n) => {
+                text.extend_from_slice(&chunk[..n]);
+                if text.len() > 2 * kept {
+                    text.drain(..text.len() - kept);
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    if text.len() > kept {
+        text.drain(..text.len() - kept);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Invocation {
+        Invocation::new("test", PathBuf::from("/bin/sh"), vec!["-c".to_owned(), script.to_owned()])
+    }
+
+    #[test]
+    fn captures_both_streams_and_the_exit_code() {
+        let out = SystemRunner::real().run(&sh("echo out; echo err >&2; exit 3")).unwrap();
+        assert_eq!((out.ended, out.stdout.as_str(), out.stderr.as_str()), (Ended::Code(3), "out\n", "err\n"));
+    }
+
+    #[test]
+    fn the_environment_is_empty_but_for_two() {
+        let out = SystemRunner::real().run(&sh("env | grep -v -e ^PWD= -e ^SHLVL= -e ^_= | sort")).unwrap();
+        assert_eq!(out.stdout, format!("LC_ALL=C\nPATH={TOOL_PATH}\n"));
+    }
+
+    #[test]
+    fn stdin_reaches_the_tool_and_a_tool_that_does_not_read_is_no_error() {
+        let runner = SystemRunner::real();
+        let big = vec![b'x'; 1 << 20];
+        let out = runner.run(&Invocation { stdin: Some(big.clone()), ..sh("wc -c") }).unwrap();
+        assert_eq!(out.stdout.trim(), "1048576");
+        let out = runner.run(&Invocation { stdin: Some(big), ..sh("exit 0") }).unwrap();
+        assert_eq!(out.ended, Ended::Code(0));
+    }
+
+    #[test]
+    fn a_tool_that_hangs_is_killed_with_its_children() {
+        let hang = Invocation { limit: Duration::from_millis(50), ..sh("sleep 600 & sleep 600") };
+        assert!(matches!(SystemRunner::real().run(&hang), Err(RunError::TimedOut { .. })));
+    }
+
+    #[test]
+    fn a_flood_is_bounded_to_its_end() {
+        let out = SystemRunner::real().run(&sh("head -c 100000 /dev/zero | tr '\\0' x >&2; echo last >&2")).unwrap();
+        assert!(out.stderr.len() <= STDERR_KEPT && out.stderr.ends_with("last\n"));
+    }
+
+    #[test]
+    fn a_failure_names_the_program_its_arguments_and_its_reason() {
+        let runner: &dyn Runner = &SystemRunner::real();
+        let error = runner.check(&sh("echo no such luck >&2; exit 4")).unwrap_err().to_string();
+        assert!(error.contains("/bin/sh -c") && error.ends_with("exit code 4: no such luck"), "{error}");
+    }
+}
