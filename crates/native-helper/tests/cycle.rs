@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use native_config::{AccountKind, Isolation, Limits as LimitsMode};
@@ -15,7 +16,7 @@ use native_platform::{
 
 /// A workspace and an environment in it. Whatever happens, dropping it purges the environment.
 struct Bench {
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
     platform: HelperPlatform,
     scope: Scope,
 }
@@ -33,6 +34,22 @@ impl Bench {
             return None;
         }
         let dir = tempfile::Builder::new().prefix("fish-cycle-").tempdir_in("/var/tmp").unwrap();
+        Some(Self::within(Arc::new(dir), platform, id))
+    }
+
+    /// Another environment in the same workspace.
+    fn beside(&self, id: &str) -> Self {
+        let platform = HelperPlatform::at(PathBuf::from(env!("CARGO_BIN_EXE_fish-native-helper")));
+        Self::within(Arc::clone(&self.dir), platform, id)
+    }
+
+    fn within(dir: Arc<tempfile::TempDir>, platform: HelperPlatform, id: &str) -> Self {
+        // A run that was killed may have left an environment of this test's name.
+        for old in platform.known().unwrap().into_iter().filter(|s| s.id.as_ref() == id) {
+            let mut session = platform.open(&old).unwrap();
+            session.purge().unwrap();
+            assert_eq!(session.audit().unwrap(), []);
+        }
         let scope = Scope {
             id: id.parse().unwrap(),
             dir: dir.path().join(id),
@@ -42,7 +59,7 @@ impl Bench {
         fs::create_dir(&scope.dir).unwrap();
         let layer = dir.path().join("layer");
         fs::create_dir_all(layer.join("bin")).unwrap();
-        Some(Self { dir, platform, scope })
+        Self { dir, platform, scope }
     }
 
     fn session(&self) -> Box<dyn Session> {
@@ -286,4 +303,74 @@ fn foreign_things_are_refused() {
     other.dir = PathBuf::from("/var/tmp/elsewhere");
     assert_eq!(bench.platform.open(&other).err().map(|e| e.kind), Some(ErrorKind::Foreign));
     drop(io::stdin());
+}
+
+#[test]
+fn a_kept_disk_goes_to_one_environment_after_another() {
+    let Some(bench) = Bench::new("fish-cycleg") else { return };
+    let kept = Step::Volume(VolumeStep {
+        volume: disk("ws"),
+        backing: sized(32),
+        label: Some("cache".to_owned()),
+        reuse: true,
+        clone_from: None,
+    });
+    for (n, id) in ["fish-cycleh", "fish-cyclei"].into_iter().enumerate() {
+        let own = bench.beside(id);
+        let script = "#!/bin/sh\ncd /run/fish-native/$USER/ws && stat -c %U * ; mkdir -p d && echo x > d/$USER && ls d\n";
+        let layer = bench.layer("base", &[("init.sh", script)]);
+        let mut session = own.session();
+        let steps = [
+            account(),
+            volume(VolumeName::Home, sized(32)),
+            volume(VolumeName::Temp, sized(32)),
+            kept.clone(),
+            Step::Layers(LayersStep { volume: VolumeName::Home, layers: vec![layer] }),
+            Step::Workload(workload("./init.sh")),
+        ];
+        for step in &steps {
+            session.execute(step).unwrap();
+        }
+        session.wait(Duration::from_secs(30)).unwrap();
+        let expected = ["fish-cycleh\n", "fish-cyclei\nfish-cycleh\nfish-cyclei\n"][n];
+        assert!(own.log().ends_with(expected), "{}", own.log());
+        // Meanwhile nobody else gets it.
+        let mut other = bench.session();
+        other.execute(&account()).unwrap();
+        let error = other.execute(&kept).unwrap_err();
+        assert!(error.message.contains("in use by another environment"), "{error:?}");
+        drop(other);
+        assert_eq!(bench.session().audit().unwrap(), []);
+        for step in steps.iter().rev() {
+            session.revert(step).unwrap();
+        }
+        assert_eq!(session.audit().unwrap(), []);
+    }
+    assert!(bench.dir.path().join("kept/ws@cache.img").exists());
+}
+
+#[test]
+fn without_namespaces_leftovers_are_searched_and_removed() {
+    let Some(mut bench) = Bench::new("fish-cyclej") else { return };
+    bench.scope.isolation = Isolation::Basic;
+    let plant = "#!/bin/sh\nid -un; mkdir -p /tmp/fish-planted/d && touch /tmp/fish-planted/d/x /var/tmp/fish-planted-$USER\n\
+        mkdir -m 000 /tmp/fish-planted-closed; mkfifo /dev/shm/fish-planted-pipe; ipcmk -M 4096 -S 1 -Q >/dev/null\n\
+        echo $TMPDIR; cd $TMPDIR && touch x; cat ~/both; trap '' INT; setsid sleep 600 & sleep 0.1\n";
+    let layers = vec![bench.layer("base", &[("init.sh", plant)]), bench.layer("top", &[("both", "top\n")])];
+    let mut session = bench.session();
+    let mut steps = furnish(&mut *session, layers);
+    steps.push(Step::Workload(workload("./init.sh")));
+    session.execute(steps.last().unwrap()).unwrap();
+    session.finish().unwrap();
+    let mut session = bench.session();
+    session.wait(Duration::from_secs(30)).unwrap();
+    let id = bench.scope.id.as_ref();
+    assert_eq!(bench.log(), format!("{id}\n/run/fish-native/{id}/.temp/tmp\ntop\n"));
+    let planted = Path::new("/tmp/fish-planted/d/x");
+    assert!(planted.exists(), "the plant is real");
+    for step in steps.iter().rev() {
+        session.revert(step).unwrap();
+    }
+    assert_eq!(session.audit().unwrap(), []);
+    assert!(!planted.exists() && !Path::new("/dev/shm/fish-planted-pipe").exists());
 }

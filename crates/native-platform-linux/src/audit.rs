@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use native_config::EnvironmentId;
@@ -11,24 +10,11 @@ use native_platform::{Leak, Scope, StepError, StepKind};
 use crate::account;
 use crate::cgroup::Trees;
 use crate::layout;
+use crate::leftovers;
 use crate::proc;
 use crate::session::LinuxPlatform;
 use crate::store::Record;
 
-/// Directories where an account can leave a file even though the host is read-only for it: one more look costs
-/// little, and `isolation: basic` has nothing but this.
-const WRITABLE: [&str; 10] = [
-    "/tmp",
-    "/var/tmp",
-    "/dev/shm",
-    "/dev/mqueue",
-    "/run/lock",
-    "/var/spool/cron/crontabs",
-    "/var/spool/cron/atjobs",
-    "/var/spool/at",
-    "/var/mail",
-    "/var/lib/systemd/linger",
-];
 /// Files of the user database. The backups that shadow-utils leaves (`/etc/passwd-`) keep the last name that was
 /// removed: documented as exempt.
 const DATABASE: [&str; 6] = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/subuid", "/etc/subgid"];
@@ -61,8 +47,10 @@ pub(crate) fn environment(
         for process in proc::processes_of(record.uid).map_err(failed("list processes"))? {
             found.add("process", format!("{} ({})", process.pid, process.name));
         }
-        files(record.uid, &mut found)?;
-        ipc(record.uid, &mut found)?;
+        for leftover in leftovers::find(record.uid, id.as_ref()).map_err(failed("search for leftovers"))? {
+            let (kind, path) = leftover.describe();
+            found.add(kind, path);
+        }
         for volume in &record.volumes {
             let dir = crate::volume::directory(record, &volume.volume);
             if dir.exists() {
@@ -114,52 +102,6 @@ fn database(id: &EnvironmentId, found: &mut Found) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Files of the uid in places where everybody may write, one level deep: a directory of the uid is enough.
-fn files(uid: u32, found: &mut Found) -> Result<(), StepError> {
-    for dir in WRITABLE {
-        let entries = match fs::read_dir(dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(failed(&format!("list {dir}"))(e)),
-        };
-        for entry in entries.flatten() {
-            if fs::symlink_metadata(entry.path()).is_ok_and(|m| m.uid() == uid) {
-                found.add("file", entry.path().display().to_string());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// SysV memory, semaphores and message queues that the uid owns or made.
-fn ipc(uid: u32, found: &mut Found) -> Result<(), StepError> {
-    for kind in ["shm", "sem", "msg"] {
-        let path = format!("/proc/sysvipc/{kind}");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            // A kernel without SysV IPC keeps none.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(failed(&format!("read {path}"))(e)),
-        };
-        for id in parse_ipc(&text, uid) {
-            found.add("ipc", format!("{kind} {id}"));
-        }
-    }
-    Ok(())
-}
-
-/// The ids of the rows whose `uid` or `cuid` is this one. The columns are named in the first line.
-fn parse_ipc(text: &str, uid: u32) -> Vec<String> {
-    let mut lines = text.lines();
-    let Some(header) = lines.next() else { return Vec::new() };
-    let column = |name: &str| header.split_whitespace().position(|c| c == name);
-    let (Some(owner), Some(maker)) = (column("uid"), column("cuid")) else { return Vec::new() };
-    let uid = uid.to_string();
-    let ours = |fields: &[&str]| fields.get(owner) == Some(&uid.as_str()) || fields.get(maker) == Some(&uid.as_str());
-    let rows = lines.map(|l| l.split_whitespace().collect::<Vec<_>>()).filter(|f| ours(f));
-    rows.filter_map(|f| f.get(1).map(|id| (*id).to_owned())).collect()
-}
-
 /// What is left on the host of environments that are not alive.
 pub(crate) fn host(platform: &LinuxPlatform, alive: &[EnvironmentId]) -> Result<Vec<Leak>, StepError> {
     let records = platform.store(StepKind::Audit)?.records().map_err(|e| e.of_step(StepKind::Audit))?;
@@ -208,20 +150,5 @@ fn stray(id: &EnvironmentId) -> Scope {
         dir: Path::new("/nonexistent").join(id.as_ref()),
         isolation: native_config::Isolation::Private,
         uids: (0, 0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn finds_ipc_by_owner_and_by_maker() {
-        let text = "       key      shmid perms size cpid lpid nattch uid gid cuid cgid\n\
-                    0 5 600 4096 1 1 0 70001 70001 70001 70001\n\
-                    0 6 600 4096 1 1 0 0 0 70001 0\n\
-                    0 7 600 4096 1 1 0 700010 0 0 0\n";
-        assert_eq!(parse_ipc(text, 70001), ["5", "6"]);
-        assert!(parse_ipc("", 70001).is_empty());
     }
 }

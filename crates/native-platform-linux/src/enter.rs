@@ -12,6 +12,7 @@ use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use native_config::Isolation;
 use native_platform::{Enter, EnterIo, ErrorKind, StepError, StepKind, Stream};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -73,7 +74,7 @@ pub(crate) fn run(
                 }
                 Ok(Forked::Child) => {
                     let home = paths.home(&record.scope.id);
-                    let user = User { record, home, doors: &doors };
+                    let user = User { record, paths, home, doors: &doors };
                     let Err(problem) = become_command(&user, &inner, command);
                     problem.send(&mut report);
                     126
@@ -109,7 +110,11 @@ fn namespaces(record: &Record) -> Result<Vec<File>, StepError> {
     let down = || StepError::new(STEP, ErrorKind::Absent, format!("{} is not up", record.scope.id));
     let init = record.init.as_ref().ok_or_else(down)?;
     let mut spaces = Vec::new();
-    for name in ["ipc", "pid", "mnt"] {
+    let names: &[&str] = match record.scope.isolation {
+        Isolation::Private => &["ipc", "pid", "mnt"],
+        Isolation::Basic => &[],
+    };
+    for name in names {
         spaces.push(File::open(format!("/proc/{}/ns/{name}", init.pid)).map_err(|_| down())?);
     }
     if proc::lives(init) { Ok(spaces) } else { Err(down()) }

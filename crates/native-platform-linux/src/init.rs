@@ -10,7 +10,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use native_platform::WorkloadStep;
+use native_config::Isolation;
+use native_platform::{VolumeName, WorkloadStep};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -79,7 +80,12 @@ fn failed(what: &str, cause: impl std::fmt::Display) -> Report {
 fn start(init: &mut Init<'_>) -> Result<(), Report> {
     sys::die_with_parent().map_err(|e| failed("tie the environment to its keeper", e))?;
     std::env::set_current_dir("/").map_err(|e| failed("leave the working directory", e))?;
-    seal::seal(init.paths, init.record, init.step).map_err(|e| failed(&e.what, e.cause))?;
+    match init.record.scope.isolation {
+        Isolation::Private => {
+            seal::seal(init.paths, init.record, init.step).map_err(|e| failed(&e.what, e.cause))?;
+        }
+        Isolation::Basic => sys::adopt_orphans().map_err(|e| failed("adopt orphans", e))?,
+    }
     // Children are waited for synchronously below.
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
@@ -136,7 +142,7 @@ fn become_entry(init: &Init<'_>) -> Result<std::convert::Infallible, Report> {
     }
     let home = init.paths.home(&record.scope.id);
     let program = if step.entry.starts_with('/') { PathBuf::from(&step.entry) } else { home.join(&step.entry) };
-    let user = User { record, home, doors: &init.doors };
+    let user = User { record, paths: init.paths, home, doors: &init.doors };
     let null = File::options().read(true).open("/dev/null").map_err(|e| failed("open /dev/null", e))?;
     let streams = [null.as_fd(), init.output.as_fd(), init.output.as_fd()];
     user.put_on(streams)?;
@@ -147,6 +153,7 @@ fn become_entry(init: &Init<'_>) -> Result<std::convert::Infallible, Report> {
 /// The environment's user, as a process becomes it.
 pub(crate) struct User<'a> {
     pub(crate) record: &'a Record,
+    pub(crate) paths: &'a Paths,
     pub(crate) home: PathBuf,
     pub(crate) doors: &'a [File],
 }
@@ -189,7 +196,7 @@ impl User<'_> {
     /// When one of them has a NUL.
     pub(crate) fn variables(&self, own: &[(String, String)]) -> Result<Vec<CString>, std::ffi::NulError> {
         let id = self.record.scope.id.as_ref();
-        let base = [
+        let mut base = vec![
             ("HOME", self.home.to_string_lossy().into_owned()),
             ("USER", id.to_owned()),
             ("LOGNAME", id.to_owned()),
@@ -197,6 +204,11 @@ impl User<'_> {
             ("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin".to_owned()),
             ("LANG", "C.UTF-8".to_owned()),
         ];
+        if self.record.scope.isolation == Isolation::Basic {
+            // There /tmp is the host's. This one is sized and goes with the environment.
+            let temp = self.paths.volume(&self.record.scope.id, &VolumeName::Temp).join("tmp");
+            base.push(("TMPDIR", temp.to_string_lossy().into_owned()));
+        }
         let ours = base.iter().filter(|(name, _)| !own.iter().any(|(n, _)| n == name));
         let ours = ours.map(|(name, value)| format!("{name}={value}"));
         ours.chain(own.iter().map(|(n, v)| format!("{n}={v}"))).map(CString::new).collect()

@@ -13,6 +13,7 @@ use std::os::unix::fs::fchown;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use native_config::Isolation;
 use native_platform::{Exit, WorkloadStep};
 use nix::fcntl::{OFlag, fcntl, openat, renameat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -122,7 +123,10 @@ fn start(keeper: Keeper<'_>) -> Result<Running, Problem> {
     let started_ms = sys::boot_time_ms();
     write_status(&keeper.dir, keeper.record.caller, &Status { version: VERSION, started_ms, exit: None })
         .map_err(at("write the status"))?;
-    let spaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
+    let spaces = match keeper.record.scope.isolation {
+        Isolation::Private => libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC,
+        Isolation::Basic => 0,
+    };
     let mut report = keeper.report;
     let init = match sys::clone_into(spaces, None).map_err(at("create namespaces"))? {
         Forked::Child => init::run(Init {

@@ -134,7 +134,9 @@ pub(crate) fn remove(paths: &Paths, record: &Record, step: &LayersStep) -> Resul
             .map_err(|e| StepError::stuck(STEP, format!("unmount {}: {e}", target.display())))?;
     }
     for n in 0..step.layers.len() {
-        volume::unmount_all(&lower_point(paths, record, step, n))?;
+        let point = lower_point(paths, record, step, n);
+        volume::unmount_all(&point)?;
+        volume::remove_point(&point)?;
     }
     Ok(())
 }

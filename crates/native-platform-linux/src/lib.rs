@@ -29,7 +29,7 @@
 //! | `keeper` `init` `seal` | the processes of an environment, outside and inside |
 //! | `cgroup` `kill` `remove` | limits, and ending everything |
 //! | `enter` `observe` | `exec` and `status` |
-//! | `audit` `checks` | leftovers, and `doctor` |
+//! | `leftovers` `audit` `checks` | what can be left, the search for it, and `doctor` |
 //! | `sys` `proc` | system calls, `/proc` and `/sys` |
 #![cfg(target_os = "linux")]
 
@@ -45,6 +45,7 @@ mod keeper;
 mod kill;
 mod layers;
 mod layout;
+mod leftovers;
 mod observe;
 mod proc;
 mod remove;

@@ -61,7 +61,8 @@ fn disk_bytes(record: &Record, init: i32) -> u64 {
     let ours = format!("{}/.back-", record.scope.id);
     // One row per volume: its own file system, wherever else parts of it are shown.
     let points = text.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| p.contains(&ours));
-    points.filter(|p| !p.rsplit_once('-').is_some_and(|(_, n)| n.parse::<u32>().is_ok())).filter_map(used).sum()
+    let is_layer = |p: &&str| p.rsplit_once('-').is_some_and(|(_, n)| n.parse::<u32>().is_ok());
+    points.filter(|p| !is_layer(p)).filter_map(used).sum()
 }
 
 /// Returns when the entry has ended, the environment is gone, or the time is over.

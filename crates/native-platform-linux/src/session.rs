@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use crate::keeper::{self, Keeper};
 use crate::layout::Paths;
 use crate::store::{Record, Store};
 use crate::sys::{self, Forked};
-use crate::{account, audit, checks, enter, kill, layers, observe, proc, volume};
+use crate::{account, audit, checks, enter, kill, layers, leftovers, observe, proc, volume};
 
 /// How long the kernel may take to end killed processes.
 const KILL: Duration = Duration::from_secs(10);
@@ -158,6 +158,10 @@ impl LinuxSession {
                 )),
             };
         }
+        if step.kind == AccountKind::Ephemeral && self.scope.isolation == Isolation::Basic {
+            let message = "an ephemeral account exists only inside namespaces, which isolation: basic does without";
+            return Err(StepError::new(StepKind::Account, ErrorKind::Invalid, message).hint("set account: real"));
+        }
         if let Presence::Foreign(what) = account::probe(&self.scope.id, None)? {
             return Err(StepError::new(StepKind::Account, ErrorKind::Foreign, format!("there is already {what}")));
         }
@@ -180,6 +184,7 @@ impl LinuxSession {
 
     fn delete_account(&mut self) -> Result<(), StepError> {
         let Some(record) = &self.record else { return Ok(()) };
+        remove_own(&self.platform.paths.own(&self.scope.id))?;
         account::delete(&self.platform.tools, &self.store, record, &self.platform.paths.home(&self.scope.id))
     }
 
@@ -202,11 +207,15 @@ impl LinuxSession {
     }
 
     fn make_volume(&mut self, step: &VolumeStep) -> Result<Receipt, StepError> {
-        if self.scope.isolation == Isolation::Private && self.host.is_none() {
-            let host = File::open("/proc/self/ns/mnt")
-                .map_err(|e| StepError::failed(StepKind::Volume, format!("open the mount namespace: {e}")))?;
-            volume::enter_private(&self.platform.paths, &self.scope.id)?;
-            self.host = Some(host.into());
+        match (self.scope.isolation, &self.host) {
+            (Isolation::Private, None) => {
+                let host = File::open("/proc/self/ns/mnt")
+                    .map_err(|e| StepError::failed(StepKind::Volume, format!("open the mount namespace: {e}")))?;
+                volume::enter_private(&self.platform.paths, &self.scope.id)?;
+                self.host = Some(host.into());
+            }
+            (Isolation::Private, Some(_)) => {}
+            (Isolation::Basic, _) => volume::stay_on_host(&self.platform.paths, &self.scope.id)?,
         }
         let known = self.record(StepKind::Volume)?.volumes.iter().any(|v| v.volume == step.volume);
         if !known {
@@ -313,6 +322,7 @@ impl LinuxSession {
         }
         if let Some(record) = &self.record {
             kill::sweep(record.uid)?;
+            leftovers::clean(record.uid, self.scope.id.as_ref()).map_err(stuck)?;
         }
         groups.remove(deadline).map_err(stuck)?;
         if self.record.is_some() {
@@ -340,6 +350,14 @@ impl LinuxSession {
             Step::Workload(workload) => self.stop(Duration::from_millis(workload.stop_grace_ms)),
         }
     }
+}
+
+/// Removes the directory of mount points: empty but for the files that show an ephemeral account.
+fn remove_own(dir: &Path) -> Result<(), StepError> {
+    for name in [".passwd", ".group"] {
+        drop(fs::remove_file(dir.join(name)));
+    }
+    volume::remove_point(dir)
 }
 
 impl Session for LinuxSession {
@@ -431,6 +449,5 @@ impl Drop for LinuxSession {
                 return;
             }
         }
-        drop(fs::remove_dir(self.platform.paths.own(&self.scope.id)));
     }
 }

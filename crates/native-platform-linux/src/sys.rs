@@ -398,3 +398,22 @@ pub(crate) fn unignore_all() {
         let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
     }
 }
+
+/// Removes SysV shared memory, semaphores or a message queue.
+pub(crate) fn ipc_remove(kind: &str, id: i32) -> io::Result<()> {
+    // SAFETY: IPC_RMID ignores the last argument.
+    let done = unsafe {
+        match kind {
+            "shm" => libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+            "sem" => libc::semctl(id, 0, libc::IPC_RMID),
+            _ => libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+        }
+    };
+    check(libc::c_long::from(done)).map(drop)
+}
+
+/// Makes this process the parent of what its descendants leave behind.
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    // SAFETY: integers only.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })).map(drop)
+}

@@ -7,17 +7,19 @@
 //! On the volume lie `data` (what the workload sees) and `work` (the overlay's, see [`crate::layers`]), both
 //! below a root directory that only root may enter.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use native_config::EnvironmentId;
-use native_platform::{Backing, ErrorKind, StepError, StepKind, VolumeName, VolumeStep};
+use native_platform::{Backing, CommandSpec, ErrorKind, StepError, StepKind, VolumeName, VolumeStep};
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::linkat;
 
 use crate::commands::{Tools, file_system};
 use crate::layout::{self, Paths};
@@ -92,6 +94,10 @@ pub(crate) fn remove(paths: &Paths, record: &Record, step: &VolumeStep) -> Resul
     let id = &record.scope.id;
     for point in [paths.volume(id, &step.volume), paths.backstage(id, &step.volume)] {
         unmount_all(&point)?;
+        // The home's mount point is the account's.
+        if step.volume != VolumeName::Home || point != paths.home(id) {
+            remove_point(&point)?;
+        }
     }
     let name = layout::device_name(id, &step.volume);
     let deadline = Instant::now() + UNTIE;
@@ -138,36 +144,102 @@ fn sized(
 ) -> Result<(), StepError> {
     let kind = fs.unwrap_or("ext4");
     let (spec, options) = file_system(kind).ok_or_else(|| {
-        StepError::new(
-            STEP,
-            ErrorKind::Invalid,
-            format!("{} has type {kind:?}, which Linux can't make here", step.volume),
-        )
-        .hint("use type: ext4, xfs, btrfs or dir, or leave type out")
+        let message = format!("{} has type {kind:?}, which Linux can't make here", step.volume);
+        StepError::new(STEP, ErrorKind::Invalid, message)
+            .hint("use type: ext4, xfs, btrfs or dir, or leave type out")
     })?;
-    let image = nameless(&record.scope.dir)?;
-    image.set_len(bytes).map_err(doing(format!("make an image of {bytes} bytes for {}", step.volume)))?;
-    // mkfs runs in another process: it reaches the nameless file through ours.
-    let path = format!("/proc/{}/fd/{}", std::process::id(), image.as_raw_fd());
-    let label: String = step
-        .label
-        .as_deref()
-        .unwrap_or(&layout::tag(&step.volume))
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric())
-        .take(12)
-        .collect();
-    let label = if label.is_empty() { "fish".to_owned() } else { label };
-    // ext4 alone is told how large its journal is, in MB: small is quick to make, and 4 is the least.
-    let journal = if bytes >= 256 << 20 { "16" } else { "4" };
-    let values = if kind == "ext4" { vec![journal, &label, &path] } else { vec![&*label, &path] };
-    tools.check(STEP, spec, &values)?;
+    let kept = step.reuse.then(|| kept_path(record, step)).transpose()?;
+    let (image, is_new) = match kept.as_deref().map(take_kept).transpose()?.flatten() {
+        Some(image) => (image, false),
+        None => (make_image(tools, record, step, bytes, spec, kept.as_deref())?, true),
+    };
     let device = attach(&image, &layout::device_name(&record.scope.id, &step.volume))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    // A disk that is kept must survive a crash of the host: with the file system's own, safe, options.
+    let options = if step.reuse { "" } else { options };
     mount(Some(device.0.as_path()), back, Some(kind), flags, Some(options))
         .map_err(|e| failed(format!("mount the {kind} of {}: {e}", step.volume)))?;
     fs::set_permissions(back, fs::Permissions::from_mode(0o700)).map_err(doing("close a volume's root"))?;
-    copy_in(step, back)
+    if is_new {
+        return copy_in(step, back);
+    }
+    give_to(&back.join("data"), record).map_err(doing(format!("give the kept {} its new owner", step.volume)))
+}
+
+/// A new image with its file system. One that is to be kept gets its name when it is whole.
+fn make_image(
+    tools: &Tools,
+    record: &Record,
+    step: &VolumeStep,
+    bytes: u64,
+    spec: &CommandSpec,
+    kept: Option<&Path>,
+) -> Result<File, StepError> {
+    let image = nameless(kept.and_then(Path::parent).unwrap_or(&record.scope.dir))?;
+    image.set_len(bytes).map_err(doing(format!("make an image of {bytes} bytes for {}", step.volume)))?;
+    // mkfs runs in another process: it reaches the nameless file through ours.
+    let path = format!("/proc/{}/fd/{}", std::process::id(), image.as_raw_fd());
+    let tag = layout::tag(&step.volume);
+    let label = step.label.as_deref().unwrap_or(&tag);
+    let label: String = label.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+    let label = if label.is_empty() { "fish".to_owned() } else { label };
+    // ext4 alone is told how large its journal is, in MB: small is quick to make, and 4 is the least.
+    let journal = if bytes >= 256 << 20 { "16" } else { "4" };
+    let values = if spec.tool == "mkfs.ext4" { vec![journal, &label, &path] } else { vec![&*label, &path] };
+    tools.check(STEP, spec, &values)?;
+    if let Some(kept) = kept {
+        lock(&image, kept)?;
+        let flags = AtFlags::AT_SYMLINK_FOLLOW;
+        linkat(AT_FDCWD, path.as_str(), AT_FDCWD, kept, flags)
+            .map_err(|e| doing(format!("keep an image as {}", kept.display()))(e.into()))?;
+    }
+    Ok(image)
+}
+
+/// Where a disk that is kept for the next environment lies: beside the environments of its workspace.
+fn kept_path(record: &Record, step: &VolumeStep) -> Result<PathBuf, StepError> {
+    let workspace = record.scope.dir.parent().unwrap_or(&record.scope.dir);
+    let dir = workspace.join("kept");
+    make_dir(&dir, 0o700)?;
+    let label: String =
+        step.label.as_deref().unwrap_or_default().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    Ok(dir.join(format!("{}@{label}.img", layout::tag(&step.volume))))
+}
+
+/// The disk that an earlier environment left, if there is one.
+fn take_kept(path: &Path) -> Result<Option<File>, StepError> {
+    match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path) {
+        Ok(image) => lock(&image, path).map(|()| Some(image)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(doing(format!("open {}", path.display()))(e)),
+    }
+}
+
+/// Takes a kept disk for this environment alone. The loop device holds the open file, and so the lock, until the
+/// environment's last process has ended.
+fn lock(image: &File, path: &Path) -> Result<(), StepError> {
+    image.try_lock().map_err(|e| match e {
+        TryLockError::WouldBlock => failed(format!("the kept disk {} is in use by another environment", path.display()))
+            .hint("wait for that environment, or give the disk another name or label"),
+        TryLockError::Error(e) => doing(format!("lock {}", path.display()))(e),
+    })
+}
+
+/// Gives everything in a tree to the environment's user. Nobody but root can reach the tree at this point.
+fn give_to(dir: &Path, record: &Record) -> io::Result<()> {
+    let mut directories = vec![dir.to_owned()];
+    while let Some(dir) = directories.pop() {
+        lchown(&dir, Some(record.uid), Some(record.gid))?;
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                directories.push(entry.path());
+            } else {
+                lchown(entry.path(), Some(record.uid), Some(record.gid))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A file without a name in this directory.
@@ -234,6 +306,16 @@ pub(crate) fn bind(from: &Path, to: &Path) -> Result<(), StepError> {
         .map_err(|e| failed(format!("show {} at {}: {e}", from.display(), to.display())))
 }
 
+/// Removes an empty mount point.
+pub(crate) fn remove_point(point: &Path) -> Result<(), StepError> {
+    match fs::remove_dir(point) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(StepError::stuck(STEP, format!("remove the mount point {}: {e}", point.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Takes away every mount at this very point, the last one first.
 pub(crate) fn unmount_all(point: &Path) -> Result<(), StepError> {
     let deadline = Instant::now() + Duration::from_secs(2);
@@ -269,5 +351,11 @@ pub(crate) fn enter_private(paths: &Paths, id: &EnvironmentId) -> Result<(), Ste
         Some("mode=0755,size=1m"),
     )
     .map_err(|e| failed(format!("mount a tmpfs at {}: {e}", paths.run.display())))?;
+    make_dir(&paths.own(id), 0o711)
+}
+
+/// The same place for `isolation: basic`: on the host itself, where everything mounted is taken away step by step.
+pub(crate) fn stay_on_host(paths: &Paths, id: &EnvironmentId) -> Result<(), StepError> {
+    make_dir(&paths.run, 0o755)?;
     make_dir(&paths.own(id), 0o711)
 }
