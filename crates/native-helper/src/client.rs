@@ -96,7 +96,12 @@ impl HelperPlatform {
             unreachable_helper(format!("{e}{cause}"))
         })?;
         let Connection { input, output, child } = connection;
-        Ok(HelperSession { input: Arc::new(Mutex::new(Some(input))), output: BufReader::new(output), child })
+        Ok(HelperSession {
+            input: Arc::new(Mutex::new(Some(input))),
+            output: BufReader::new(output),
+            child,
+            is_over: false,
+        })
     }
 
     /// One question that needs no session.
@@ -150,6 +155,8 @@ struct HelperSession {
     input: Input,
     output: BufReader<ChildStdout>,
     child: Child,
+    /// Entering a command is the last thing that a helper does.
+    is_over: bool,
 }
 
 impl HelperSession {
@@ -212,6 +219,7 @@ impl Session for HelperSession {
         let (helper, mut from) = (Arc::clone(&self.input), io.input);
         // Left behind when the command ends first: it waits for a caller that has nothing more to say.
         thread::spawn(move || pass_on(&mut *from, &helper));
+        self.is_over = true;
         self.answer(io.output)
     }
 
@@ -220,7 +228,7 @@ impl Session for HelperSession {
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), StepError> {
-        self.ask(&Request::Finish)
+        if self.is_over { Ok(()) } else { self.ask(&Request::Finish) }
     }
 }
 

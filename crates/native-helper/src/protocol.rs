@@ -132,6 +132,9 @@ mod tests {
         assert!(matches!(receive(&mut reader).unwrap(), Some(Request::Wait { at_most_ms: 5 })));
         assert!(receive::<Request>(&mut reader).unwrap().is_none());
         assert!(receive::<Request>(&mut &line[..line.len() - 1]).is_err());
-        assert!(receive::<Request>(&mut &b"{\"request\":\"wait\",\"at_most_ms\":1,\"path\":\"/etc\"}\n"[..]).is_err(), "unknown field");
+        assert!(
+            receive::<Request>(&mut &b"{\"request\":\"wait\",\"at_most_ms\":1,\"path\":\"/etc\"}\n"[..]).is_err(),
+            "unknown field"
+        );
     }
 }

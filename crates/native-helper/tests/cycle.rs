@@ -1,4 +1,5 @@
 //! The whole cycle of steps on this very host, through a real helper process. Needs root (tier T4).
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test: a failure is to be seen, and so is a skip")]
 
 use std::fs;
 use std::io;
@@ -317,7 +318,8 @@ fn a_kept_disk_goes_to_one_environment_after_another() {
     });
     for (n, id) in ["fish-cycleh", "fish-cyclei"].into_iter().enumerate() {
         let own = bench.beside(id);
-        let script = "#!/bin/sh\ncd /run/fish-native/$USER/ws && stat -c %U * ; mkdir -p d && echo x > d/$USER && ls d\n";
+        let script =
+            "#!/bin/sh\ncd /run/fish-native/$USER/ws && stat -c %U * ; mkdir -p d && echo x > d/$USER && ls d\n";
         let layer = bench.layer("base", &[("init.sh", script)]);
         let mut session = own.session();
         let steps = [

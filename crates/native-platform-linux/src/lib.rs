@@ -25,7 +25,7 @@
 //! | [`session`] | [`LinuxPlatform`] and its sessions: which step does what |
 //! | [`commands`] | the tools that are run, as a table |
 //! | [`store`] | root's records and the uid ledger |
-//! | `account` `volume` `layers` | one module per kind of step |
+//! | `account` `volume` `template` `layers` | one module per kind of step, and fresh file systems |
 //! | `keeper` `init` `seal` | the processes of an environment, outside and inside |
 //! | `cgroup` `kill` `remove` | limits, and ending everything |
 //! | `enter` `observe` | `exec` and `status` |
@@ -53,6 +53,7 @@ mod seal;
 pub mod session;
 pub mod store;
 mod sys;
+mod template;
 mod volume;
 
 pub use layout::Paths;

@@ -25,7 +25,7 @@ use crate::commands::{Tools, file_system};
 use crate::layout::{self, Paths};
 use crate::remove;
 use crate::store::Record;
-use crate::{proc, sys};
+use crate::{proc, sys, template};
 
 const STEP: StepKind = StepKind::Volume;
 /// How long a loop device may stay after its last user has gone: the kernel unties it when the last namespace
@@ -37,7 +37,7 @@ fn failed(what: impl Into<String>) -> StepError {
 }
 
 /// Adds what was being done to an I/O error.
-fn doing(what: impl Into<String>) -> impl FnOnce(io::Error) -> StepError {
+pub(crate) fn doing(what: impl Into<String>) -> impl FnOnce(io::Error) -> StepError {
     let what = what.into();
     move |e| {
         let error = failed(format!("{what}: {e}"));
@@ -56,7 +56,7 @@ pub(crate) fn create(tools: &Tools, paths: &Paths, record: &Record, step: &Volum
     make_dir(&back, 0o700)?;
     make_dir(&front, 0o755)?;
     match &step.backing {
-        Backing::Sized { bytes, fs } => sized(tools, record, step, *bytes, fs.as_deref(), &back)?,
+        Backing::Sized { bytes, fs } => sized(tools, paths, record, step, *bytes, fs.as_deref(), &back)?,
         Backing::Dir => {
             let dir = directory(record, &step.volume);
             make_dir(&dir, 0o700)?;
@@ -136,6 +136,7 @@ pub(crate) fn directory(record: &Record, volume: &VolumeName) -> PathBuf {
 /// An image file, a file system in it, a loop device under it, mounted at `back`.
 fn sized(
     tools: &Tools,
+    paths: &Paths,
     record: &Record,
     step: &VolumeStep,
     bytes: u64,
@@ -145,13 +146,12 @@ fn sized(
     let kind = fs.unwrap_or("ext4");
     let (spec, options) = file_system(kind).ok_or_else(|| {
         let message = format!("{} has type {kind:?}, which Linux can't make here", step.volume);
-        StepError::new(STEP, ErrorKind::Invalid, message)
-            .hint("use type: ext4, xfs, btrfs or dir, or leave type out")
+        StepError::new(STEP, ErrorKind::Invalid, message).hint("use type: ext4, xfs, btrfs or dir, or leave type out")
     })?;
     let kept = step.reuse.then(|| kept_path(record, step)).transpose()?;
     let (image, is_new) = match kept.as_deref().map(take_kept).transpose()?.flatten() {
         Some(image) => (image, false),
-        None => (make_image(tools, record, step, bytes, spec, kept.as_deref())?, true),
+        None => (make_image(tools, paths, record, step, bytes, spec, kept.as_deref())?, true),
     };
     let device = attach(&image, &layout::device_name(&record.scope.id, &step.volume))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -169,6 +169,7 @@ fn sized(
 /// A new image with its file system. One that is to be kept gets its name when it is whole.
 fn make_image(
     tools: &Tools,
+    paths: &Paths,
     record: &Record,
     step: &VolumeStep,
     bytes: u64,
@@ -176,24 +177,23 @@ fn make_image(
     kept: Option<&Path>,
 ) -> Result<File, StepError> {
     let image = nameless(kept.and_then(Path::parent).unwrap_or(&record.scope.dir))?;
-    image.set_len(bytes).map_err(doing(format!("make an image of {bytes} bytes for {}", step.volume)))?;
-    // mkfs runs in another process: it reaches the nameless file through ours.
-    let path = format!("/proc/{}/fd/{}", std::process::id(), image.as_raw_fd());
-    let tag = layout::tag(&step.volume);
-    let label = step.label.as_deref().unwrap_or(&tag);
-    let label: String = label.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
-    let label = if label.is_empty() { "fish".to_owned() } else { label };
-    // ext4 alone is told how large its journal is, in MB: small is quick to make, and 4 is the least.
-    let journal = if bytes >= 256 << 20 { "16" } else { "4" };
-    let values = if spec.tool == "mkfs.ext4" { vec![journal, &label, &path] } else { vec![&*label, &path] };
-    tools.check(STEP, spec, &values)?;
-    if let Some(kept) = kept {
-        lock(&image, kept)?;
-        let flags = AtFlags::AT_SYMLINK_FOLLOW;
-        linkat(AT_FDCWD, path.as_str(), AT_FDCWD, kept, flags)
-            .map_err(|e| doing(format!("keep an image as {}", kept.display()))(e.into()))?;
-    }
+    let Some(kept) = kept else {
+        template::fill(tools, paths, spec, bytes, &image)?;
+        return Ok(image);
+    };
+    // Disks that are kept are few, and people see their labels.
+    let label: String =
+        step.label.as_deref().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+    template::make(tools, spec, if label.is_empty() { "fish" } else { &label }, bytes, &image)?;
+    lock(&image, kept)?;
+    name(&image, kept).map_err(|e| doing(format!("keep an image as {}", kept.display()))(e))?;
     Ok(image)
+}
+
+/// Gives a file without a name one. There must be none with it yet.
+pub(crate) fn name(file: &File, path: &Path) -> io::Result<()> {
+    let ours = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(AT_FDCWD, ours.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
 }
 
 /// Where a disk that is kept for the next environment lies: beside the environments of its workspace.
@@ -219,8 +219,10 @@ fn take_kept(path: &Path) -> Result<Option<File>, StepError> {
 /// environment's last process has ended.
 fn lock(image: &File, path: &Path) -> Result<(), StepError> {
     image.try_lock().map_err(|e| match e {
-        TryLockError::WouldBlock => failed(format!("the kept disk {} is in use by another environment", path.display()))
-            .hint("wait for that environment, or give the disk another name or label"),
+        TryLockError::WouldBlock => {
+            failed(format!("the kept disk {} is in use by another environment", path.display()))
+                .hint("wait for that environment, or give the disk another name or label")
+        }
         TryLockError::Error(e) => doing(format!("lock {}", path.display()))(e),
     })
 }
@@ -243,7 +245,7 @@ fn give_to(dir: &Path, record: &Record) -> io::Result<()> {
 }
 
 /// A file without a name in this directory.
-fn nameless(dir: &Path) -> Result<File, StepError> {
+pub(crate) fn nameless(dir: &Path) -> Result<File, StepError> {
     let open = || OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(dir);
     open().map_err(doing(format!("create an image in {}", dir.display()))).map_err(|e| {
         // NFS, overlayfs before 6.1 and FUSE have no O_TMPFILE.
