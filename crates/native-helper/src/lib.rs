@@ -23,6 +23,7 @@
 
 mod client;
 mod protocol;
+mod rules;
 mod serve;
 
 pub use client::HelperPlatform;

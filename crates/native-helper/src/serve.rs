@@ -2,14 +2,16 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use native_platform::{EnterIo, ErrorKind, Platform, Session, StepError, StepKind, SystemRunner};
+use native_platform::{EnterIo, ErrorKind, Platform, Receipt, Scope, Session, Step, StepError, StepKind, SystemRunner};
 use native_platform_linux::{LinuxPlatform, Paths};
 use serde::Serialize;
 
 use crate::protocol::{Answer, Request, receive, send};
+use crate::rules::{RULES, Rules};
 
 /// The argument by which `fish-native` starts itself as its own helper, where it is root already.
 pub const HELPER_ARGUMENT: &str = "__helper";
@@ -22,8 +24,12 @@ pub fn is_helper_call() -> bool {
 
 /// Serves one operation from standard input and returns the exit code.
 pub fn run_as_helper() -> u8 {
-    let platform = LinuxPlatform::new(Paths::default(), Arc::new(SystemRunner::real()), caller());
-    match serve(&platform, &mut next_request, &mut io::stdout()) {
+    let caller = caller();
+    let platform = LinuxPlatform::new(Paths::default(), Arc::new(SystemRunner::real()), caller);
+    // Root may ask for everything; for others it is written down.
+    let rules = (caller != 0).then(|| Rules::load(Path::new(RULES)));
+    let guard = Guard { rules, caller };
+    match serve(&platform, &guard, &mut next_request, &mut io::stdout()) {
         Ok(()) => 0,
         Err(_) => 1,
     }
@@ -44,6 +50,33 @@ fn answer<T: Serialize>(to: &mut impl Write, result: Result<T, StepError>) -> io
     send(to, &answer)
 }
 
+/// What stands between a request and the platform.
+struct Guard {
+    /// `None` for root.
+    rules: Option<Result<Rules, StepError>>,
+    caller: u32,
+}
+
+impl Guard {
+    fn rules(&self) -> Result<Option<&Rules>, StepError> {
+        self.rules.as_ref().map(|r| r.as_ref().map_err(Clone::clone)).transpose()
+    }
+
+    fn open(&self, platform: &dyn Platform, scope: &Scope) -> Result<Box<dyn Session>, StepError> {
+        if let Some(rules) = self.rules()? {
+            rules.check_scope(scope, self.caller)?;
+        }
+        platform.open(scope)
+    }
+
+    fn execute(&self, session: &mut dyn Session, step: &Step) -> Result<Receipt, StepError> {
+        if let Some(rules) = self.rules()? {
+            rules.check_step(step)?;
+        }
+        session.execute(step)
+    }
+}
+
 /// The next request from standard input. It is locked anew each time, because the input of an entered command is read
 /// on a thread of its own.
 fn next_request() -> io::Result<Option<Request>> {
@@ -53,6 +86,7 @@ fn next_request() -> io::Result<Option<Request>> {
 /// Serves until the input ends. A session that was not finished reverts itself when it is dropped.
 fn serve(
     platform: &dyn Platform,
+    guard: &Guard,
     next: &mut dyn FnMut() -> io::Result<Option<Request>>,
     output: &mut impl Write,
 ) -> io::Result<()> {
@@ -72,7 +106,7 @@ fn serve(
                 Request::Checks => answer(output, platform.checks())?,
                 Request::Known => answer(output, platform.known())?,
                 Request::AuditHost { alive } => answer(output, platform.audit(&alive))?,
-                Request::Open { scope } => match platform.open(&scope) {
+                Request::Open { scope } => match guard.open(platform, &scope) {
                     Ok(opened) => {
                         session = Some(opened);
                         answer(output, Ok(()))?;
@@ -85,7 +119,7 @@ fn serve(
         };
         match request {
             Request::Probe { step } => answer(output, open.probe(&step))?,
-            Request::Execute { step } => answer(output, open.execute(&step))?,
+            Request::Execute { step } => answer(output, guard.execute(open.as_mut(), &step))?,
             Request::Revert { step } => answer(output, open.revert(&step))?,
             Request::Purge => answer(output, open.purge())?,
             Request::Observe => answer(output, open.observe())?,

@@ -52,7 +52,7 @@ pub(crate) fn environment(
             found.add(kind, path);
         }
         for volume in &record.volumes {
-            let dir = crate::volume::directory(record, &volume.volume);
+            let dir = crate::volume::directory(&platform.paths, record, &volume.volume);
             if dir.exists() {
                 found.add("disk", dir.display().to_string());
             }

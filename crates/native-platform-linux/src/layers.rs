@@ -8,13 +8,14 @@
 //! Overlay on idmapped lower directories needs Linux 5.19; `volatile` (no fsync of what is thrown away anyway)
 //! 5.10; `metacopy` keeps `chmod -R` from copying file contents (research behind `docs/src/performance.md`).
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use native_platform::{LayersStep, StepError, StepKind};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::wait::waitpid;
 
@@ -55,8 +56,14 @@ pub(crate) fn apply(paths: &Paths, record: &Record, step: &LayersStep, keep_file
     }
     if !keep_files {
         // What the kernel can't do, a copy can; what is wrong with the volume will fail the copy as well.
-        if overlay(paths, record, step).is_ok() {
-            return Ok(Method::Overlay);
+        match overlay(paths, record, step) {
+            Ok(()) => return Ok(Method::Overlay),
+            // Root would walk, by path, a tree that the caller can change under its feet.
+            Err(Unfit(why)) if record.caller != 0 => {
+                return Err(failed(format!("mount the layers over {}: {why}", step.volume))
+                    .hint("without overlay on idmapped mounts (Linux 5.19) the driver must run as root"));
+            }
+            Err(Unfit(_)) => {}
         }
     }
     let target = paths.volume(&record.scope.id, &step.volume);
@@ -74,7 +81,7 @@ pub(crate) fn apply(paths: &Paths, record: &Record, step: &LayersStep, keep_file
 }
 
 /// Why an overlay can't be had here.
-struct Unfit(#[expect(dead_code, reason = "shown by a debugger; the copy that follows tells the user")] io::Error);
+struct Unfit(io::Error);
 
 impl<E: Into<io::Error>> From<E> for Unfit {
     fn from(error: E) -> Self {
@@ -89,9 +96,10 @@ fn overlay(paths: &Paths, record: &Record, step: &LayersStep) -> Result<(), Unfi
     for (n, layer) in step.layers.iter().enumerate() {
         let point = lower_point(paths, record, step, n);
         fs::create_dir(&point)?;
-        let meta = fs::metadata(&layer.dir)?;
+        let dir = open_layer(&layer.dir, record.caller)?;
+        let meta = dir.metadata()?;
         let userns = mapping((meta.uid(), meta.gid()), (record.uid, record.gid))?;
-        let tree = sys::open_tree(&layer.dir.to_string_lossy())?;
+        let tree = sys::open_tree(dir.as_fd())?;
         sys::idmap_readonly(tree.as_fd(), userns.as_fd())?;
         sys::move_mount(tree.as_fd(), &point.to_string_lossy())?;
         lower.push(point.to_string_lossy().into_owned());
@@ -115,6 +123,24 @@ fn overlay(paths: &Paths, record: &Record, step: &LayersStep) -> Result<(), Unfi
         fs::remove_dir(&point)?;
     }
     Err(last.into())
+}
+
+/// Opens a layer's tree, which must be what it seems: no component of its path may be a link, and the caller must own
+/// it. Otherwise a caller who is not root could swap a link for it and have the mapping show root's files as its own.
+fn open_layer(path: &Path, caller: u32) -> io::Result<File> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    // Root chooses its own paths: links in those are the operator's.
+    let dir = if caller == 0 {
+        OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path)?
+    } else {
+        File::from(openat2(AT_FDCWD, path, how)?)
+    };
+    if caller != 0 && dir.metadata()?.uid() != caller {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the layer is not the caller's"));
+    }
+    Ok(dir)
 }
 
 /// Where a layer is mounted for the overlay. Short names without `:` or `,`: the option string has one page.
@@ -149,7 +175,7 @@ fn mapping(from: (u32, u32), to: (u32, u32)) -> io::Result<OwnedFd> {
         Forked::Child => {
             drop(go);
             let mut byte = [0];
-            drop(fs::File::from(wait).read(&mut byte));
+            drop(File::from(wait).read(&mut byte));
             sys::exit_now(0);
         }
         Forked::Parent(pid) => {
@@ -158,7 +184,7 @@ fn mapping(from: (u32, u32), to: (u32, u32)) -> io::Result<OwnedFd> {
                 let dir = PathBuf::from(format!("/proc/{pid}"));
                 write_map(&dir.join("uid_map"), from.0, to.0)?;
                 write_map(&dir.join("gid_map"), from.1, to.1)?;
-                fs::File::open(dir.join("ns/user")).map(OwnedFd::from)
+                File::open(dir.join("ns/user")).map(OwnedFd::from)
             })();
             drop(go);
             waitpid(pid, None)?;

@@ -366,7 +366,7 @@ impl Session for LinuxSession {
         match step {
             Step::Account(_) => account::probe(&self.scope.id, self.record.as_ref()),
             Step::Volume(step) => match &self.record {
-                Some(record) => Ok(ours(volume::present(record, step)?)),
+                Some(record) => Ok(ours(volume::present(&self.platform.paths, record, step)?)),
                 None => Ok(Presence::Absent),
             },
             // A layer is there as long as the namespace that it was mounted in.

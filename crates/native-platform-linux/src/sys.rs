@@ -114,13 +114,14 @@ pub(crate) fn set_mount(path: &str, recursive: bool, set: u64, clear: u64) -> io
     mount_setattr(libc::AT_FDCWD, path, if recursive { AT_RECURSIVE } else { 0 }, &attr)
 }
 
-/// A detached copy of the mount that `path` lies on, rooted at `path`.
-pub(crate) fn open_tree(path: &str) -> io::Result<OwnedFd> {
+/// A detached copy of the mount that an open directory lies on, rooted there.
+pub(crate) fn open_tree(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const OPEN_TREE_CLONE: libc::c_long = 1;
-    let path = CString::new(path)?;
-    let flags = OPEN_TREE_CLONE | libc::c_long::from(libc::O_CLOEXEC);
+    const AT_EMPTY_PATH: libc::c_long = 0x1000;
+    let path = CString::default();
+    let flags = OPEN_TREE_CLONE | AT_EMPTY_PATH | libc::c_long::from(libc::O_CLOEXEC);
     // SAFETY: path outlives the call.
-    let fd = check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    let fd = check(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) })?;
     // SAFETY: the kernel has just returned this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) })
 }

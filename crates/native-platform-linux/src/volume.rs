@@ -58,7 +58,12 @@ pub(crate) fn create(tools: &Tools, paths: &Paths, record: &Record, step: &Volum
     match &step.backing {
         Backing::Sized { bytes, fs } => sized(tools, paths, record, step, *bytes, fs.as_deref(), &back)?,
         Backing::Dir => {
-            let dir = directory(record, &step.volume);
+            let dir = directory(paths, record, &step.volume);
+            if record.caller != 0 {
+                let own = paths.state.join("volumes");
+                make_dir(&own, 0o700)?;
+                make_dir(&own.join(id.as_ref()), 0o700)?;
+            }
             make_dir(&dir, 0o700)?;
             bind(&dir, &back)?;
             copy_in(step, &back)?;
@@ -114,23 +119,32 @@ pub(crate) fn remove(paths: &Paths, record: &Record, step: &VolumeStep) -> Resul
         thread::sleep(Duration::from_millis(1));
     }
     if matches!(step.backing, Backing::Dir) {
-        let dir = directory(record, &step.volume);
+        let dir = directory(paths, record, &step.volume);
         remove::tree(&dir).map_err(|e| StepError::stuck(STEP, format!("remove {}: {e}", dir.display())))?;
+        if record.caller != 0 {
+            // The last one of the environment takes their directory with it.
+            drop(fs::remove_dir(paths.state.join("volumes").join(id.as_ref())));
+        }
     }
     Ok(())
 }
 
 /// Whether anything of the volume is there, seen from this process's namespace.
-pub(crate) fn present(record: &Record, step: &VolumeStep) -> Result<bool, StepError> {
+pub(crate) fn present(paths: &Paths, record: &Record, step: &VolumeStep) -> Result<bool, StepError> {
     let name = layout::device_name(&record.scope.id, &step.volume);
     let loops = proc::loops().map_err(doing("list loop devices"))?;
     Ok(loops.iter().any(|l| l.name == name)
-        || matches!(step.backing, Backing::Dir) && directory(record, &step.volume).exists())
+        || matches!(step.backing, Backing::Dir) && directory(paths, record, &step.volume).exists())
 }
 
-/// Where a directory volume lies.
-pub(crate) fn directory(record: &Record, volume: &VolumeName) -> PathBuf {
-    record.scope.dir.join(format!("disk-{}", layout::tag(volume)))
+/// Where a directory volume lies: in the environment's own directory. A caller who is not root owns that one and could
+/// put a link there for root to follow; its volumes lie among root's records.
+pub(crate) fn directory(paths: &Paths, record: &Record, volume: &VolumeName) -> PathBuf {
+    let name = format!("disk-{}", layout::tag(volume));
+    match record.caller {
+        0 => record.scope.dir.join(name),
+        _ => paths.state.join("volumes").join(record.scope.id.as_ref()).join(name),
+    }
 }
 
 /// An image file, a file system in it, a loop device under it, mounted at `back`.
@@ -148,7 +162,7 @@ fn sized(
         let message = format!("{} has type {kind:?}, which Linux can't make here", step.volume);
         StepError::new(STEP, ErrorKind::Invalid, message).hint("use type: ext4, xfs, btrfs or dir, or leave type out")
     })?;
-    let kept = step.reuse.then(|| kept_path(record, step)).transpose()?;
+    let kept = step.reuse.then(|| kept_path(paths, record, step)).transpose()?;
     let (image, is_new) = match kept.as_deref().map(take_kept).transpose()?.flatten() {
         Some(image) => (image, false),
         None => (make_image(tools, paths, record, step, bytes, spec, kept.as_deref())?, true),
@@ -196,13 +210,16 @@ pub(crate) fn name(file: &File, path: &Path) -> io::Result<()> {
     Ok(linkat(AT_FDCWD, ours.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
 }
 
-/// Where a disk that is kept for the next environment lies: beside the environments of its workspace.
-fn kept_path(record: &Record, step: &VolumeStep) -> Result<PathBuf, StepError> {
-    let workspace = record.scope.dir.parent().unwrap_or(&record.scope.dir);
-    let dir = workspace.join("kept");
+/// Where a disk that is kept for the next environment lies: beside the environments of its workspace, or, as for
+/// [`directory`], among root's records.
+fn kept_path(paths: &Paths, record: &Record, step: &VolumeStep) -> Result<PathBuf, StepError> {
+    let dir = match record.caller {
+        0 => record.scope.dir.parent().unwrap_or(&record.scope.dir).join("kept"),
+        caller => paths.state.join(format!("kept-{caller}")),
+    };
     make_dir(&dir, 0o700)?;
-    let label: String =
-        step.label.as_deref().unwrap_or_default().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    let label = step.label.as_deref().unwrap_or_default();
+    let label: String = label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
     Ok(dir.join(format!("{}@{label}.img", layout::tag(&step.volume))))
 }
 
