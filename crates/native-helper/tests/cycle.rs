@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use native_config::{AccountKind, Isolation, Limits as LimitsMode};
+use native_config::{AccountKind, Isolation, LimitsMode};
 use native_helper::HelperPlatform;
 use native_platform::{
     AccountStep, Backing, Enter, EnterIo, ErrorKind, LayerSource, LayersStep, Limits, Platform, Presence, Scope,

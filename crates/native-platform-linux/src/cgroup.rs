@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use native_config::{EnvironmentId, Limits as LimitsMode};
+use native_config::{EnvironmentId, LimitsMode};
 use native_platform::Limits;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

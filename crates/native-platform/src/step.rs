@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use native_config::{AccountKind, DiskName, GroupName, Limits as LimitsMode};
+use native_config::{AccountKind, DiskName, GroupName, LimitsMode};
 use serde::{Deserialize, Serialize};
 
 use crate::error::StepKind;
