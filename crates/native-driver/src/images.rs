@@ -1,0 +1,154 @@
+//! [`ImageSource`]: where layers come from. The real one is the cache of `native-images`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use native_config::{DriverConfig, EnvironmentId, Image};
+use native_images::{
+    CacheError, Checksum, Credentials, EnsureError, Event, Events, Hold, ImageRef, Images, Layer, Layout, Policy,
+};
+use tokio::task::JoinSet;
+
+use crate::error::{AllocateCause, PrepareError};
+use crate::plan::image_id;
+use crate::progress::{ImageProgress, Progress, Watch};
+
+/// An image that is here.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Its layers, the first at the bottom.
+    pub layers: Vec<Layer>,
+    /// Keeps them from being pruned while it lives.
+    pub hold: Option<Hold>,
+}
+
+/// Where layers come from. Tests put something in its place that needs no network.
+#[async_trait]
+pub trait ImageSource: Send + Sync + std::fmt::Debug {
+    /// Has the image here. A dropped future leaves nothing half made.
+    ///
+    /// # Errors
+    /// When it can't be had as the label asks.
+    async fn fetch(&self, image: &Image, watch: &Watch) -> Result<Fetched, EnsureError>;
+
+    /// Notes that an environment needs these layers, also while no process of ours runs.
+    ///
+    /// # Errors
+    /// When the note can't be written.
+    fn pin(&self, id: &EnvironmentId, layers: &[Layer]) -> Result<(), CacheError>;
+
+    /// Takes the note away, if there is one.
+    ///
+    /// # Errors
+    /// When the note can't be removed.
+    fn unpin(&self, id: &EnvironmentId) -> Result<(), CacheError>;
+}
+
+/// The cache on this host.
+#[derive(Debug)]
+pub(crate) struct Cache(Images);
+
+impl Cache {
+    pub(crate) fn open(dir: &Path, config: &DriverConfig) -> Result<Self, PrepareError> {
+        Ok(Self(Images::open(dir, policy(config)?).map_err(PrepareError::Images)?))
+    }
+}
+
+fn policy(config: &DriverConfig) -> Result<Policy, PrepareError> {
+    let wrong = |key| move |message: String| PrepareError::Config { key, message };
+    let user = config.download_user.clone();
+    let origins = config.download_origins.iter().map(|o| {
+        o.to_string().parse().map_err(|e: native_images::ParseOriginError| wrong("download_origins")(e.to_string()))
+    });
+    let extra_ca = config.download_ca.iter().map(|path: &PathBuf| {
+        fs::read(path).map_err(|e| wrong("download_ca")(format!("can't read {}: {e}", path.display())))
+    });
+    Ok(Policy {
+        credentials: user
+            .map(|user| Credentials { user, password: config.download_password.clone().unwrap_or_default() }),
+        origins: origins.collect::<Result<_, _>>()?,
+        proxy: config.download_proxy.as_ref().map(|p| p.expose().clone()),
+        extra_ca: extra_ca.collect::<Result<_, _>>()?,
+        max_size: config.images_max_size,
+        ..Policy::default()
+    })
+}
+
+#[async_trait]
+impl ImageSource for Cache {
+    async fn fetch(&self, image: &Image, watch: &Watch) -> Result<Fetched, EnsureError> {
+        let listener = watch.clone();
+        let events = Events::new(move |event| {
+            if let Some(event) = passed_on(event) {
+                listener.emit(event);
+            }
+        });
+        let wanted = ImageRef {
+            url: image.url.clone(),
+            sum: image.sum.as_ref().map(convert_sum),
+            name: image.name.to_string(),
+            version: image.version.to_string(),
+            layout: Layout::Auto,
+        };
+        let handle = self.0.ensure(&wanted, &events).await?;
+        Ok(Fetched { layers: handle.layers().to_vec(), hold: Some(handle.into_hold()) })
+    }
+
+    fn pin(&self, id: &EnvironmentId, layers: &[Layer]) -> Result<(), CacheError> {
+        self.0.pin(id.as_str(), layers)
+    }
+
+    fn unpin(&self, id: &EnvironmentId) -> Result<(), CacheError> {
+        self.0.unpin(id.as_str())
+    }
+}
+
+fn convert_sum(sum: &native_config::Checksum) -> Checksum {
+    let algo = match sum.algo {
+        native_config::SumAlgo::Md5 => native_images::Algo::Md5,
+        native_config::SumAlgo::Sha1 => native_images::Algo::Sha1,
+        native_config::SumAlgo::Sha256 => native_images::Algo::Sha256,
+        native_config::SumAlgo::Sha512 => native_images::Algo::Sha512,
+    };
+    Checksum { algo, digest: sum.digest.clone() }
+}
+
+/// What of the cache's progress our listener hears.
+fn passed_on(event: Event) -> Option<Progress> {
+    let (image, progress) = match event {
+        Event::Phase { image, phase: native_images::Phase::Waiting } => (image, ImageProgress::Waiting),
+        Event::Phase { .. } | Event::Cached { .. } => return None,
+        Event::Progress { image, bytes, total, .. } => (image, ImageProgress::Downloading { bytes, total }),
+        Event::Resumed { image, reason, .. } | Event::Retry { image, reason, .. } => {
+            (image, ImageProgress::Retrying { why: reason })
+        }
+        Event::Warning { image, message } => return Some(Progress::Warning(format!("image {image}: {message}"))),
+        Event::Done { image, from_cache, .. } => (image, ImageProgress::Ready { from_cache }),
+    };
+    Some(Progress::Image { image, progress })
+}
+
+/// Fetches all images of a definition at the same time. One list of layers per image, in the label's order.
+pub(crate) async fn fetch_all(
+    source: &Arc<dyn ImageSource>,
+    images: &[Image],
+    watch: &Watch,
+) -> Result<Vec<Fetched>, AllocateCause> {
+    // Dropping the set, on an error or because we are dropped ourselves, drops what is under way.
+    let mut tasks = JoinSet::new();
+    for (n, image) in images.iter().enumerate() {
+        let (source, image, watch) = (Arc::clone(source), image.clone(), watch.clone());
+        tasks.spawn(async move {
+            let fetched = source.fetch(&image, &watch).await;
+            (n, fetched.map_err(|source| AllocateCause::Image { image: image_id(&image), source: Box::new(source) }))
+        });
+    }
+    let mut found: Vec<Option<Fetched>> = images.iter().map(|_| None).collect();
+    while let Some(joined) = tasks.join_next().await {
+        let (n, fetched) = joined.map_err(|e| AllocateCause::Bug(e.to_string()))?;
+        found[n] = Some(fetched?);
+    }
+    Ok(found.into_iter().flatten().collect())
+}

@@ -1,0 +1,329 @@
+//! [`Operation`]: executes and reverts the steps of one environment, with its journal. Blocking.
+//!
+//! The rules, in the order that makes a crash at any point recoverable:
+//!
+//! 1. `intent` is on disk before the platform is asked for the effect; if it can't be written, nothing is done.
+//! 2. The session is finished (the platform keeps what it made) before the journal says `allocated`: a crash in
+//!    between reverts a whole environment, never adopts one that the platform is about to revert.
+//! 3. Reverting goes on after an error, in reverse order, and a journal that can't be written does not stop it:
+//!    the record on disk then says more than is there, which the next revert finds out.
+//! 4. The directory goes last, and only when every step was read back as gone and the audit is empty.
+
+use std::sync::Arc;
+
+use native_platform::{ErrorKind, Leak, Platform, Presence, Receipt, Scope, Session, Step, StepError, StepKind};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{AllocateCause, CleanupError, JournalError, StuckStep};
+use crate::images::ImageSource;
+use crate::journal::{Journal, JournalPhase, Record, State};
+use crate::progress::{Phase, Running, Watch};
+use crate::report::DeallocateTimings;
+use crate::store::{Held, Store};
+
+/// One operation that changes one environment, whose lock it holds.
+pub(crate) struct Operation {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) platform: Arc<dyn Platform>,
+    pub(crate) images: Arc<dyn ImageSource>,
+    pub(crate) held: Held,
+    pub(crate) scope: Scope,
+    /// `None` for an environment that lost its journal: then the platform's own record is what is reverted.
+    pub(crate) journal: Option<Journal>,
+    session: Option<Box<dyn Session>>,
+}
+
+impl Operation {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        platform: Arc<dyn Platform>,
+        images: Arc<dyn ImageSource>,
+        held: Held,
+        scope: Scope,
+        journal: Option<Journal>,
+    ) -> Self {
+        Self { store, platform, images, held, scope, journal, session: None }
+    }
+
+    /// Writes the journal down.
+    pub(crate) fn save(&self) -> Result<(), JournalError> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let path = self.scope.dir.join(crate::store::JOURNAL);
+        let text = journal.to_text().map_err(|source| JournalError::Damaged { path, source })?;
+        self.store.write(&self.held, &text)
+    }
+
+    fn session(&mut self) -> Result<&mut dyn Session, StepError> {
+        if self.session.is_none() {
+            self.session = Some(self.platform.open(&self.scope)?);
+        }
+        match &mut self.session {
+            Some(session) => Ok(session.as_mut()),
+            None => Err(StepError::failed(StepKind::Platform, "there is no session")),
+        }
+    }
+
+    fn records(&mut self) -> &mut [Record] {
+        self.journal.as_mut().map(|j| j.steps.as_mut_slice()).unwrap_or_default()
+    }
+
+    /// Makes sure, before the first effect, that nothing of this name is on the host.
+    pub(crate) fn refuse_foreign(&mut self, steps: &[Step]) -> Result<(), StepError> {
+        let session = self.session()?;
+        for step in steps {
+            let kept = matches!(step, Step::Volume(v) if v.reuse);
+            let what = match session.probe(step)? {
+                Presence::Absent => continue,
+                Presence::Ours if kept => continue,
+                Presence::Ours => "the host has a record of an earlier environment of this name".to_owned(),
+                Presence::Foreign(what) => what,
+            };
+            return Err(StepError::new(step.kind(), ErrorKind::Foreign, what)
+                .hint("`fish-native audit` says what is left on this host"));
+        }
+        Ok(())
+    }
+
+    /// Executes the steps of one phase, and tells how long they took, in ms.
+    pub(crate) fn execute(
+        &mut self,
+        phase: Phase,
+        steps: &[Step],
+        stop: &CancellationToken,
+        watch: &Watch,
+    ) -> Result<u64, AllocateCause> {
+        let mut running = None;
+        for (n, step) in steps.iter().enumerate().filter(|(_, s)| phase_of(s) == phase) {
+            if stop.is_cancelled() {
+                return Err(AllocateCause::Cancelled);
+            }
+            running.get_or_insert_with(|| watch.phase(phase));
+            self.execute_one(n, step)?;
+        }
+        Ok(running.map_or(0, Running::done))
+    }
+
+    fn execute_one(&mut self, n: usize, step: &Step) -> Result<(), AllocateCause> {
+        self.set(n, State::Intent);
+        if let Err(error) = self.save() {
+            // Nothing was asked of the platform: there is no effect to revert.
+            self.set(n, State::Planned);
+            return Err(error.into());
+        }
+        match self.session()?.execute(step) {
+            Ok(receipt) => {
+                if let (Receipt::Account { uid, .. }, Some(journal)) = (&receipt, &mut self.journal) {
+                    journal.uid = Some(*uid);
+                }
+                // `done` goes to disk with the next intent: after a crash, `intent` is reverted just as well.
+                self.set(n, State::Done(receipt));
+                Ok(())
+            }
+            Err(error) => {
+                if error.kind == ErrorKind::Foreign {
+                    // What is there is not ours and must not be reverted.
+                    self.set(n, State::Planned);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Puts layers into the journal's plan, together with the directories that they keep in use.
+    pub(crate) fn note_layers(&mut self, steps: &[Step]) {
+        let Some(journal) = &mut self.journal else { return };
+        for (record, step) in journal.steps.iter_mut().zip(steps) {
+            if let Step::Layers(layers) = step {
+                journal.layer_dirs.extend(layers.layers.iter().map(|l| l.dir.clone()));
+                record.step = step.for_journal();
+            }
+        }
+        journal.layer_dirs.sort();
+        journal.layer_dirs.dedup();
+    }
+
+    fn set(&mut self, n: usize, state: State) {
+        if let Some(record) = self.records().get_mut(n) {
+            record.state = state;
+        }
+    }
+
+    /// Keeps what was executed and says so in the journal.
+    pub(crate) fn commit(&mut self) -> Result<(), AllocateCause> {
+        if let Some(session) = self.session.take() {
+            session.finish()?;
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.phase = JournalPhase::Allocated;
+        }
+        self.save()?;
+        Ok(())
+    }
+
+    /// How the entry ended, if it has. Only asked for people's sake: that it can't be told stops nothing.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        self.session().ok()?.observe().ok()?.exit.map(|e| e.code)
+    }
+
+    /// Takes everything away, reads back, audits, and removes the record. See the module's rules.
+    pub(crate) fn teardown(mut self, watch: &Watch) -> Result<DeallocateTimings, CleanupError> {
+        let mut timings = DeallocateTimings::default();
+        if self.journal.as_ref().is_some_and(|j| j.steps.iter().all(|r| r.state == State::Planned)) {
+            // No effect was ever asked for: there is nothing to look for either.
+            return self.remove().map(|()| timings);
+        }
+        let mut unsaved = None;
+        if let Some(journal) = &mut self.journal
+            && journal.phase != JournalPhase::Deallocating
+        {
+            journal.phase = JournalPhase::Deallocating;
+            unsaved = self.save().err();
+        }
+        // What leaked before may be something that a step was said to have taken away.
+        let mut thorough = self.journal.as_ref().is_some_and(|j| !j.leaked.is_empty());
+        let mut left = Left::default();
+        // A session may break in the middle (its helper was killed), and an exit code may have lied. The second
+        // attempt has a new session, believes no earlier answer, and also asks for the platform's own record.
+        for _ in 0..2 {
+            left = self.attempt(thorough, watch, &mut timings);
+            if left.is_empty() {
+                break;
+            }
+            self.session = None;
+            thorough = true;
+        }
+        if left.is_empty() {
+            return self.remove().map(|()| timings);
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.phase = JournalPhase::Leaked;
+            journal.leaked.clone_from(&left.leaked);
+        }
+        unsaved = self.save().err().or(unsaved);
+        left.other.extend(unsaved.iter().map(|e| describe(e)));
+        let stuck = self.journal.as_ref().map(Journal::stuck).unwrap_or_default();
+        let stuck = stuck.into_iter().chain(left.stuck).collect();
+        Err(CleanupError { identifier: self.held.id.clone(), stuck, leaked: left.leaked, other: left.other })
+    }
+
+    /// Removes the record of an environment that is gone.
+    fn remove(self) -> Result<(), CleanupError> {
+        let Self { store, images, held, session, .. } = self;
+        drop(session);
+        let identifier = held.id.clone();
+        let left = |error: &dyn std::error::Error| CleanupError {
+            identifier: identifier.clone(),
+            stuck: Vec::new(),
+            leaked: Vec::new(),
+            other: vec![describe(error)],
+        };
+        images.unpin(&identifier).map_err(|e| left(&e))?;
+        store.remove(held).map_err(|e| left(&e))
+    }
+
+    fn attempt(&mut self, thorough: bool, watch: &Watch, timings: &mut DeallocateTimings) -> Left {
+        let mut left = Left::default();
+        if let Err(error) = self.session() {
+            left.refused(error);
+            return left;
+        }
+        if thorough {
+            for record in self.records().iter_mut().filter(|r| r.state != State::Planned) {
+                record.state = State::Reverting;
+            }
+        }
+        self.revert_all(watch, timings);
+        if thorough || self.journal.is_none() {
+            let running = watch.phase(Phase::Revert);
+            if let Err(error) = self.session().and_then(|s| s.purge()) {
+                left.refused(error);
+            }
+            timings.revert += running.done();
+        }
+        let running = watch.phase(Phase::Audit);
+        let audit = self.session().and_then(|s| s.audit());
+        timings.audit += running.done();
+        match audit {
+            Ok(leaked) => left.leaked = leaked,
+            Err(error) => left.refused(error),
+        }
+        let pending = self.records().iter().any(|r| r.state.may_exist());
+        if !pending
+            && left.is_empty()
+            && let Some(session) = self.session.take()
+            && let Err(error) = session.finish()
+        {
+            left.refused(error);
+        }
+        left.pending = pending;
+        left
+    }
+
+    fn revert_all(&mut self, watch: &Watch, timings: &mut DeallocateTimings) {
+        let steps: Vec<Step> = self.records().iter().map(|r| r.step.clone()).collect();
+        for (n, step) in steps.iter().enumerate().rev() {
+            if !self.records()[n].state.may_exist() {
+                continue;
+            }
+            self.set(n, State::Reverting);
+            // Rule 3: an error of the journal does not stop a revert.
+            drop(self.save());
+            let stops = matches!(step, Step::Workload(_));
+            let running = watch.phase(if stops { Phase::Stop } else { Phase::Revert });
+            let reverted = self.session().and_then(|s| s.revert(step));
+            let ms = running.done();
+            *if stops { &mut timings.stop } else { &mut timings.revert } += ms;
+            self.set(
+                n,
+                match reverted {
+                    Ok(()) => State::Gone,
+                    Err(error) => State::Stuck { what: error.message, hint: error.hint },
+                },
+            );
+        }
+        drop(self.save());
+    }
+}
+
+/// The phase that a step belongs to.
+fn phase_of(step: &Step) -> Phase {
+    match step {
+        Step::Account(_) => Phase::Account,
+        Step::Volume(_) => Phase::Volumes,
+        Step::Layers(_) => Phase::Layers,
+        Step::Workload(_) => Phase::Start,
+    }
+}
+
+/// What one attempt could not confirm to be gone.
+#[derive(Default)]
+struct Left {
+    /// A step of the journal is not gone; its record says why.
+    pending: bool,
+    stuck: Vec<StuckStep>,
+    leaked: Vec<Leak>,
+    other: Vec<String>,
+}
+
+impl Left {
+    /// The platform could not do what was asked.
+    fn refused(&mut self, error: StepError) {
+        self.stuck.push(StuckStep { step: error.step, what: error.message, hint: error.hint });
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.pending && self.stuck.is_empty() && self.leaked.is_empty() && self.other.is_empty()
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
