@@ -186,6 +186,8 @@ impl User<'_> {
         sys::set_user_ids(self.record.uid, self.record.uid, self.record.uid).map_err(|e| failed("set its user", e))?;
         if !self.record.allow_setuid {
             sys::no_new_privileges().map_err(|e| failed("forbid new privileges", e))?;
+            // An older kernel has no such scopes; there, a disk that is pinned is found by the audit.
+            sys::scope_abstract_sockets().map_err(|e| failed("confine it to its own sockets", e))?;
         }
         std::env::set_current_dir(&self.home).map_err(|e| failed("enter its home directory", e))
     }

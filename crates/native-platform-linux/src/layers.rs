@@ -6,7 +6,7 @@
 //! against the volume's size. Where the kernel or a file system can't do that, the layers are copied.
 //!
 //! Overlay on idmapped lower directories needs Linux 5.19; `volatile` (no fsync of what is thrown away anyway)
-//! 5.10; `metacopy` keeps `chmod -R` from copying file contents (research behind `docs/src/performance.md`).
+//! 5.10; `metacopy` keeps `chmod -R` from copying file contents.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

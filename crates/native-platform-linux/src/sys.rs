@@ -418,3 +418,31 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     // SAFETY: integers only.
     check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })).map(drop)
 }
+
+/// Confines the process so that it can't connect to abstract sockets outside of what it starts: the way by which two
+/// environments could hand each other open files, and so pin each other's disks. Needs Linux 6.12 and, without
+/// privileges, [`no_new_privileges`]; says whether the kernel knows it.
+pub(crate) fn scope_abstract_sockets() -> io::Result<bool> {
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_long = 1;
+    const LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
+    #[repr(C)]
+    struct Ruleset {
+        handled_access_fs: u64,
+        handled_access_net: u64,
+        scoped: u64,
+    }
+    let (create, restrict) = (libc::SYS_landlock_create_ruleset, libc::SYS_landlock_restrict_self);
+    let none = std::ptr::null::<Ruleset>();
+    // SAFETY: with this flag the kernel only tells its version.
+    let version = unsafe { libc::syscall(create, none, 0, LANDLOCK_CREATE_RULESET_VERSION) };
+    if version < 6 {
+        return Ok(false);
+    }
+    let ruleset = Ruleset { handled_access_fs: 0, handled_access_net: 0, scoped: LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET };
+    // SAFETY: the struct has the kernel's layout and outlives the call.
+    let fd = check(unsafe { libc::syscall(create, &raw const ruleset, size_of::<Ruleset>(), 0) })?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) };
+    // SAFETY: a descriptor and a flag.
+    check(unsafe { libc::syscall(restrict, fd.as_raw_fd(), 0) }).map(|_| true)
+}
