@@ -1,8 +1,8 @@
 //! [`ImageSource`]: where layers come from. The real one is the cache of `native-images`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::{fs, io};
 
 use async_trait::async_trait;
 use native_config::{DriverConfig, EnvironmentId, Image};
@@ -12,6 +12,7 @@ use native_images::{
 use tokio::task::JoinSet;
 
 use crate::error::{AllocateCause, PrepareError};
+use crate::operation::describe;
 use crate::plan::image_id;
 use crate::progress::{ImageProgress, Progress, Watch};
 
@@ -48,11 +49,29 @@ pub trait ImageSource: Send + Sync + std::fmt::Debug {
 
 /// The cache on this host.
 #[derive(Debug)]
-pub(crate) struct Cache(Images);
+pub(crate) struct Cache {
+    dir: PathBuf,
+    config: DriverConfig,
+    opened: OnceLock<Images>,
+}
 
 impl Cache {
-    pub(crate) fn open(dir: &Path, config: &DriverConfig) -> Result<Self, PrepareError> {
-        Ok(Self(Images::open(dir, policy(config)?).map_err(PrepareError::Images)?))
+    /// A cache that is opened, and made if it is not there, when it is needed: reading a status needs none.
+    pub(crate) fn new(dir: PathBuf, config: &DriverConfig) -> Self {
+        Self { dir, config: config.clone(), opened: OnceLock::new() }
+    }
+
+    /// Opens it now.
+    pub(crate) fn open(&self) -> Result<&Images, PrepareError> {
+        if let Some(images) = self.opened.get() {
+            return Ok(images);
+        }
+        let images = Images::open(&self.dir, policy(&self.config)?).map_err(PrepareError::Images)?;
+        Ok(self.opened.get_or_init(|| images))
+    }
+
+    fn use_now(&self) -> Result<&Images, io::Error> {
+        self.open().map_err(|e| io::Error::other(describe(&e)))
     }
 }
 
@@ -92,16 +111,23 @@ impl ImageSource for Cache {
             version: image.version.to_string(),
             layout: Layout::Auto,
         };
-        let handle = self.0.ensure(&wanted, &events).await?;
+        let images = self.use_now();
+        let images = images.map_err(|source| EnsureError::Cache { what: "open", path: self.dir.clone(), source })?;
+        let handle = images.ensure(&wanted, &events).await?;
         Ok(Fetched { layers: handle.layers().to_vec(), hold: Some(handle.into_hold()) })
     }
 
     fn pin(&self, id: &EnvironmentId, layers: &[Layer]) -> Result<(), CacheError> {
-        self.0.pin(id.as_str(), layers)
+        let wrong = |source| CacheError::File { what: "open", path: self.dir.clone(), source };
+        self.use_now().map_err(wrong)?.pin(id.as_str(), layers)
     }
 
     fn unpin(&self, id: &EnvironmentId) -> Result<(), CacheError> {
-        self.0.unpin(id.as_str())
+        if self.opened.get().is_none() && !self.dir.exists() {
+            return Ok(());
+        }
+        let wrong = |source| CacheError::File { what: "open", path: self.dir.clone(), source };
+        self.use_now().map_err(wrong)?.unpin(id.as_str())
     }
 }
 

@@ -74,13 +74,17 @@ impl NativeDriver {
         self.node.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn make_node(&self, config: &DriverConfig) -> Result<Node, PrepareError> {
-        let workspace = directory("workspace_path", config.workspace_path.as_deref(), "fish_native_workspace")?;
+    fn make_node(&self, config: &DriverConfig, make: bool) -> Result<Node, PrepareError> {
+        let workspace = directory("workspace_path", config.workspace_path.as_deref(), "fish_native_workspace", make)?;
         let images: Arc<dyn ImageSource> = match &self.images {
             Some(images) => Arc::clone(images),
             None => {
-                let dir = directory("images_path", config.images_path.as_deref(), "fish_native_images")?;
-                Arc::new(Cache::open(&dir, config)?)
+                let dir = directory("images_path", config.images_path.as_deref(), "fish_native_images", make)?;
+                let cache = Cache::new(dir, config);
+                if make {
+                    cache.open()?;
+                }
+                Arc::new(cache)
             }
         };
         Ok(Node {
@@ -96,13 +100,20 @@ impl NativeDriver {
     }
 }
 
-/// Makes a directory of ours and says where it really is: paths are handed to another process, and compared.
-fn directory(what: &'static str, configured: Option<&Path>, usual: &str) -> Result<PathBuf, PrepareError> {
+/// Makes a directory of ours, if it is wanted, and says where it really is: paths are handed to another process, and
+/// compared.
+fn directory(what: &'static str, configured: Option<&Path>, usual: &str, make: bool) -> Result<PathBuf, PrepareError> {
     let path = configured.unwrap_or(Path::new(usual));
     let wrong = |source| PrepareError::Directory { what, path: path.to_owned(), source };
     let path = std::path::absolute(path).map_err(wrong)?;
-    fs::DirBuilder::new().recursive(true).mode(0o750).create(&path).map_err(wrong)?;
-    path.canonicalize().map_err(wrong)
+    if make {
+        fs::DirBuilder::new().recursive(true).mode(0o750).create(&path).map_err(wrong)?;
+    }
+    match path.canonicalize() {
+        // Nothing was ever made there: there is nothing to read.
+        Err(e) if !make && e.kind() == std::io::ErrorKind::NotFound => Ok(path),
+        real => real.map_err(wrong),
+    }
 }
 
 #[async_trait]
@@ -121,7 +132,7 @@ impl Driver for NativeDriver {
         options: PrepareOptions,
         watch: Watch,
     ) -> Result<Prepared, PrepareError> {
-        let node = Arc::new(self.make_node(config)?);
+        let node = Arc::new(self.make_node(config, options != PrepareOptions::READ)?);
         let mut prepared = Prepared::default();
         if options.check || options.round_trip {
             let running = watch.phase(Phase::Check);

@@ -233,7 +233,11 @@ impl Store for FsStore {
 
     fn ids(&self) -> Result<Vec<EnvironmentId>, JournalError> {
         let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.root).map_err(at("read", &self.root))? {
+        let entries = match fs::read_dir(&self.root) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(ids),
+            entries => entries.map_err(at("read", &self.root))?,
+        };
+        for entry in entries {
             let entry = entry.map_err(at("read", &self.root))?;
             // What is not named like an environment is not ours.
             if let Some(id) = entry.file_name().to_str().and_then(|n| n.parse().ok())
@@ -310,7 +314,9 @@ impl Store for FsStore {
     }
 
     fn free_bytes(&self) -> Result<u64, JournalError> {
-        let stat = rustix::fs::statvfs(&self.root).map_err(|e| at("measure", &self.root)(e.into()))?;
+        // A workspace that is not made yet will be where its nearest parent is.
+        let there = self.root.ancestors().find(|p| p.exists()).unwrap_or(&self.root);
+        let stat = rustix::fs::statvfs(there).map_err(|e| at("measure", there)(e.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }

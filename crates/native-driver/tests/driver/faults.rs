@@ -52,10 +52,14 @@ fn length() -> (usize, usize) {
 
 /// The next process, until nothing of an environment that it adopted is left.
 fn next_process(rig: &Rig, what: &dyn std::fmt::Display) {
+    let died = rig.host.is_dead();
     rig.host.restart();
     let (driver, prepared) = rig.recovered().unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_eq!(prepared.recovered.busy, [], "{what}: a dead process holds no lock");
     for id in &prepared.recovered.adopted {
+        // Not so after a `finish` that only said so; a death never makes a journal say more than is there.
+        let there = rig.host.state().workloads.contains_key(id.as_str());
+        assert!(there || !died, "{what}: adopted, but there is no workload");
         let gone = rig.runtime.block_on(driver.deallocate(id, Watch::quiet()));
         assert!(gone.unwrap_or_else(|e| panic!("{what}: {e}")).audit.clean);
     }
@@ -181,8 +185,7 @@ fn a_process_dies_again_at_every_call_of_the_recovery() {
     let (calls, _) = length();
     let runtime = runtime();
     let mut cases = 0;
-    // Every third call of the cycle: with all of them it is the same story at three times the length.
-    for call in (0..calls).step_by(3) {
+    for call in 0..calls {
         for fault in [Fault::CrashBefore, Fault::CrashMid, Fault::CrashAfter] {
             let mut again = 0;
             while dies_twice(&Rig::on(runtime.clone()), call, again, fault) {

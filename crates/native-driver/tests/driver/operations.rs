@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use crate::common::{Rig, definition, disk, request, small};
 use native_config::{DiskKind, DriverConfig, Lifetime, Metadata, Template};
 use native_driver::{
-    AllocateCause, AllocateRequest, Driver, ExitCode, Explain, LimitedBy, NodeUsage, ObserveError, Phase, PrepareError,
-    PrepareOptions, Progress, Status, Tenant, Watch, WhatIf,
+    AllocateCause, AllocateRequest, Driver, ExitCode, Explain, LimitedBy, NativeDriver, NodeUsage, ObserveError, Phase,
+    PrepareError, PrepareOptions, Progress, Status, Tenant, Watch, WhatIf,
 };
 use native_platform::{Check, Enter, Step, Stream, VolumeName};
 use tokio_util::sync::CancellationToken;
@@ -358,4 +358,23 @@ fn an_alter_that_takes_everything_is_a_wrong_config() {
     let driver = rig.process();
     let error = rig.runtime.block_on(driver.prepare(&rig.config, PrepareOptions::NODE, Watch::quiet())).unwrap_err();
     assert_eq!(error.code(), ExitCode::Usage, "{error}");
+}
+
+#[test]
+fn reading_makes_no_directories() {
+    let rig = Rig::new();
+    let config = DriverConfig {
+        workspace_path: Some(rig.workspace.path().join("w")),
+        images_path: Some(rig.workspace.path().join("i")),
+        ..rig.config.clone()
+    };
+    let driver = NativeDriver::new("native/big".parse().unwrap(), Arc::new(rig.host.platform()));
+    let read = rig.runtime.block_on(driver.prepare(&config, PrepareOptions::READ, Watch::quiet()));
+    assert_eq!(read.unwrap(), Default::default());
+    assert_eq!(rig.runtime.block_on(driver.list()).unwrap(), []);
+    assert_eq!(rig.runtime.block_on(driver.status(&"fish-abcdef".parse().unwrap())).unwrap(), Status::None);
+    assert!(rig.runtime.block_on(driver.audit()).unwrap().clean);
+    let told = rig.runtime.block_on(driver.capacity(&WhatIf::default(), &small().definition));
+    assert!(told.is_ok(), "{told:?}");
+    assert_eq!(rig.entries(), Vec::<String>::new());
 }
