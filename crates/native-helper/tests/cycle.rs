@@ -376,3 +376,37 @@ fn without_namespaces_leftovers_are_searched_and_removed() {
     assert_eq!(session.audit().unwrap(), []);
     assert!(!planted.exists() && !Path::new("/dev/shm/fish-planted-pipe").exists());
 }
+
+#[test]
+fn a_disk_starts_from_a_copy_of_what_its_user_may_read() {
+    let Some(bench) = Bench::new("fish-cyclek") else { return };
+    let origin = bench.layer("origin", &[("sub/tool", "#!/bin/sh\necho copied\n")]).dir;
+    fs::set_permissions(bench.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let clone = |path: &Path| {
+        Step::Volume(VolumeStep {
+            volume: disk("ws"),
+            backing: sized(32),
+            label: None,
+            reuse: false,
+            clone_from: Some(path.to_owned()),
+        })
+    };
+    let script = "#!/bin/sh\n/run/fish-native/$USER/ws/sub/tool; stat -c %U /run/fish-native/$USER/ws/sub/tool\n";
+    let mut session = bench.session();
+    session.execute(&account()).unwrap();
+    session.execute(&volume(VolumeName::Home, sized(32))).unwrap();
+    session.execute(&volume(VolumeName::Temp, sized(32))).unwrap();
+    for (refused, why) in
+        [("/root", "Permission denied"), ("/etc/passwd", "not a directory"), ("/no/such", "not a dir")]
+    {
+        let error = session.execute(&clone(Path::new(refused))).unwrap_err();
+        assert!(error.kind == ErrorKind::Invalid && error.message.contains(why), "{error:?}");
+    }
+    session.execute(&clone(&origin)).unwrap();
+    let layers = vec![bench.layer("base", &[("init.sh", script)])];
+    session.execute(&Step::Layers(LayersStep { volume: VolumeName::Home, layers })).unwrap();
+    session.execute(&Step::Workload(workload("./init.sh"))).unwrap();
+    session.wait(Duration::from_secs(30)).unwrap();
+    assert_eq!(bench.log(), format!("copied\n{}\n", bench.scope.id));
+    session.finish().unwrap();
+}

@@ -97,6 +97,7 @@ impl Platform for LinuxPlatform {
             scope: scope.clone(),
             record,
             host: None,
+            lock: None,
             executed: Vec::new(),
             finished: false,
         };
@@ -120,11 +121,22 @@ struct LinuxSession {
     record: Option<Record>,
     /// The host's mount namespace, once this process has left it.
     host: Option<OwnedFd>,
+    /// The environment's lock, from the first call that changes something on.
+    lock: Option<File>,
     executed: Vec<Step>,
     finished: bool,
 }
 
 impl LinuxSession {
+    /// Takes the environment for this session alone. Whoever had it before may have changed its record.
+    fn own(&mut self, step: StepKind) -> Result<(), StepError> {
+        if self.lock.is_none() {
+            self.lock = Some(self.store.lock_environment(&self.scope.id).map_err(|e| e.of_step(step))?);
+            self.record = self.store.record(&self.scope.id).map_err(|e| e.of_step(step))?;
+        }
+        Ok(())
+    }
+
     fn record(&self, step: StepKind) -> Result<&Record, StepError> {
         self.record.as_ref().ok_or_else(|| {
             StepError::new(step, ErrorKind::Absent, format!("{} has no account on this host", self.scope.id))
@@ -264,7 +276,8 @@ impl LinuxSession {
         let host = self.host.take();
         let keeper = match sys::fork().map_err(|e| StepError::failed(STEP, format!("fork: {e}")))? {
             Forked::Child => {
-                drop(read);
+                // The lock belongs to the open file, which the two of us share: the keeper must not prolong it.
+                drop((read, self.lock.take()));
                 let paths = &self.platform.paths;
                 keeper::run(Keeper {
                     paths,
@@ -375,6 +388,7 @@ impl Session for LinuxSession {
     }
 
     fn execute(&mut self, step: &Step) -> Result<Receipt, StepError> {
+        self.own(step.kind())?;
         let receipt = match step {
             Step::Account(step) => self.make_account(step),
             Step::Volume(step) => self.make_volume(step),
@@ -391,12 +405,14 @@ impl Session for LinuxSession {
     }
 
     fn revert(&mut self, step: &Step) -> Result<(), StepError> {
+        self.own(step.kind())?;
         self.revert_step(step)?;
         self.executed.retain(|e| e != step);
         Ok(())
     }
 
     fn purge(&mut self) -> Result<(), StepError> {
+        self.own(StepKind::Platform)?;
         let grace = self.record.as_ref().map_or(0, |r| r.stop_grace_ms);
         self.stop(Duration::from_millis(grace))?;
         let volumes = self.record.as_ref().map(|r| r.volumes.clone()).unwrap_or_default();
@@ -423,6 +439,7 @@ impl Session for LinuxSession {
     }
 
     fn audit(&mut self) -> Result<Vec<Leak>, StepError> {
+        self.own(StepKind::Audit)?;
         let leaks = audit::environment(&self.platform, &self.scope, self.record.as_ref())?;
         if leaks.is_empty()
             && let Some(record) = self.record.take()

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use native_config::EnvironmentId;
@@ -140,7 +140,7 @@ impl Store {
     /// # Errors
     /// When it can't be made.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        for dir in [dir.to_owned(), dir.join("environments")] {
+        for dir in [dir.to_owned(), dir.join("environments"), dir.join("locks")] {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(&dir).map_err(StoreError::io(&dir))?;
         }
         Ok(Self { dir: dir.to_owned() })
@@ -165,6 +165,27 @@ impl Store {
             .map_err(StoreError::io(&path))?;
         file.lock().map_err(StoreError::io(&path))?;
         Ok(file)
+    }
+
+    /// Holds the one lock of an environment: a helper that reverts what its dead driver began, and the next one that
+    /// recovers the same environment, must take turns.
+    ///
+    /// # Errors
+    /// When the lock file can't be opened.
+    pub fn lock_environment(&self, id: &EnvironmentId) -> Result<File, StoreError> {
+        let path = self.environment_lock(id);
+        loop {
+            let file = self.lock(&format!("locks/{id}"))?;
+            let ours = file.metadata().map_err(StoreError::io(&path))?;
+            // Whoever had it before may have removed the file with the environment.
+            if fs::metadata(&path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+                return Ok(file);
+            }
+        }
+    }
+
+    fn environment_lock(&self, id: &EnvironmentId) -> PathBuf {
+        self.dir.join("locks").join(format!("{id}.lock"))
     }
 
     /// What root did for this environment.
@@ -235,11 +256,13 @@ impl Store {
         {
             write(&path, &ledger)?;
         }
-        let path = self.record_path(&record.scope.id);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&path)(e)),
-            _ => Ok(()),
+        for path in [self.record_path(&record.scope.id), self.environment_lock(&record.scope.id)] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(&path)(e)),
+                _ => {}
+            }
         }
+        Ok(())
     }
 }
 

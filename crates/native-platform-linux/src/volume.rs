@@ -8,7 +8,7 @@
 //! below a root directory that only root may enter.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
@@ -17,20 +17,25 @@ use std::time::{Duration, Instant};
 
 use native_config::EnvironmentId;
 use native_platform::{Backing, CommandSpec, ErrorKind, StepError, StepKind, VolumeName, VolumeStep};
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::linkat;
 
 use crate::commands::{Tools, file_system};
 use crate::layout::{self, Paths};
 use crate::remove;
 use crate::store::Record;
-use crate::{proc, sys, template};
+use crate::sys::Forked;
+use crate::{copy, proc, sys, template};
 
 const STEP: StepKind = StepKind::Volume;
 /// How long a loop device may stay after its last user has gone: the kernel unties it when the last namespace
 /// that saw the mount is torn down, which happens after the last process has ended.
 const UNTIE: Duration = Duration::from_secs(10);
+
+/// No file system fits into less, in bytes.
+const LEAST: u64 = 16 << 20;
 
 fn failed(what: impl Into<String>) -> StepError {
     StepError::failed(STEP, what)
@@ -66,9 +71,10 @@ pub(crate) fn create(tools: &Tools, paths: &Paths, record: &Record, step: &Volum
             }
             make_dir(&dir, 0o700)?;
             bind(&dir, &back)?;
-            copy_in(step, &back)?;
         }
     }
+    // A disk that was kept has its content.
+    let is_fresh = !back.join("data").exists();
     let data = back.join("data");
     make_dir(&data, 0o700)?;
     make_dir(&back.join("work"), 0o700)?;
@@ -81,6 +87,9 @@ pub(crate) fn create(tools: &Tools, paths: &Paths, record: &Record, step: &Volum
         chown(&data, Some(record.uid), Some(record.gid)).map_err(doing(format!("give {} its owner", step.volume)))?;
     }
     fs::set_permissions(&data, fs::Permissions::from_mode(mode)).map_err(doing("set the mode of a volume"))?;
+    if is_fresh {
+        copy_in(record, step, &data)?;
+    }
     if step.volume == VolumeName::Temp {
         for name in ["tmp", "var-tmp", "lock"] {
             let dir = data.join(name);
@@ -157,6 +166,10 @@ fn sized(
     fs: Option<&str>,
     back: &Path,
 ) -> Result<(), StepError> {
+    if bytes < LEAST {
+        return Err(StepError::new(STEP, ErrorKind::Invalid, format!("{} has no size", step.volume))
+            .hint("give the disk a `size` in GB"));
+    }
     let kind = fs.unwrap_or("ext4");
     let (spec, options) = file_system(kind).ok_or_else(|| {
         let message = format!("{} has type {kind:?}, which Linux can't make here", step.volume);
@@ -175,7 +188,7 @@ fn sized(
         .map_err(|e| failed(format!("mount the {kind} of {}: {e}", step.volume)))?;
     fs::set_permissions(back, fs::Permissions::from_mode(0o700)).map_err(doing("close a volume's root"))?;
     if is_new {
-        return copy_in(step, back);
+        return Ok(());
     }
     give_to(&back.join("data"), record).map_err(doing(format!("give the kept {} its new owner", step.volume)))
 }
@@ -302,14 +315,41 @@ fn attach(image: &File, name: &str) -> Result<(PathBuf, File), StepError> {
     }
 }
 
-/// Fills a fresh volume from what the label's `clone` names.
-fn copy_in(step: &VolumeStep, back: &Path) -> Result<(), StepError> {
+/// Fills a fresh volume from the directory that the label's `clone` names, as the environment's user: a label is to
+/// copy nothing that its workload could not read anyway.
+fn copy_in(record: &Record, step: &VolumeStep, data: &Path) -> Result<(), StepError> {
     let Some(source) = &step.clone_from else { return Ok(()) };
-    let to = back.join("data");
-    make_dir(&to, 0o700)?;
-    crate::copy::tree(source, &to, None).map(drop).map_err(|e| {
-        StepError::new(STEP, ErrorKind::Invalid, format!("copy {} into {}: {e}", source.display(), step.volume))
-    })
+    let refused = |why: String| {
+        StepError::new(STEP, ErrorKind::Invalid, format!("start {} from {}: {why}", step.volume, source.display()))
+    };
+    if !source.is_dir() {
+        return Err(refused("it is not a directory".to_owned()));
+    }
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| failed(format!("make a pipe: {e}")))?;
+    let child = match sys::fork().map_err(doing("fork"))? {
+        Forked::Child => {
+            drop(read);
+            // Entered while still root: the way there is closed to the user.
+            let copied = std::env::set_current_dir(data)
+                .and_then(|()| sys::set_group_ids(record.gid, &record.groups))
+                .and_then(|()| sys::set_user_ids(record.uid, record.uid, record.uid))
+                .and_then(|()| copy::tree(source, Path::new("."), None));
+            if let Err(error) = copied {
+                let _ = File::from(write).write_all(error.to_string().as_bytes());
+            }
+            sys::exit_now(0);
+        }
+        Forked::Parent(pid) => pid,
+    };
+    drop(write);
+    let mut why = String::new();
+    let told = File::from(read).read_to_string(&mut why);
+    let ended = nix::sys::wait::waitpid(child, None);
+    match (told, ended) {
+        (Ok(0), Ok(WaitStatus::Exited(_, 0))) => Ok(()),
+        (Ok(_), _) if !why.is_empty() => Err(refused(why)),
+        (_, ended) => Err(failed(format!("the copy from {} ended with {ended:?}", source.display()))),
+    }
 }
 
 fn make_dir(dir: &Path, mode: u32) -> Result<(), StepError> {
