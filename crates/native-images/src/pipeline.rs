@@ -14,9 +14,9 @@ use crate::archive::image::{Staged, Wanted, unpack};
 use crate::cache::Part;
 use crate::decode::{self, InputError};
 
-const CHUNK: usize = 256 * 1024;
+const CHUNK: usize = 128 * 1024;
 /// Decoded chunks in flight.
-const CHUNKS: usize = 4;
+const CHUNKS: usize = 3;
 
 /// Decodes `input` and unpacks its layers below `staging`. Returns only when every thread of it has ended.
 pub(crate) fn run(
@@ -137,7 +137,7 @@ pub(crate) struct Feed {
 /// A stream and what fills it. Dropping the filling end without [`Feed::finish`] is an error at the other one. New bytes
 /// are also written to `keep`, for a next process that goes on when this one dies.
 pub(crate) fn feed(keep: Option<Part>) -> (Feed, Incoming) {
-    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let complete = Arc::new(AtomicBool::new(false));
     (Feed { sender, complete: Arc::clone(&complete) }, Incoming { receiver, complete, chunk: Bytes::new(), keep })
 }

@@ -9,14 +9,27 @@ use crate::policy::Limits;
 #[derive(Debug)]
 pub(crate) struct Budget {
     pub(crate) limits: Limits,
+    /// Decoders that may run at once.
+    pub(crate) threads: u32,
     input: AtomicU64,
     expanded: AtomicU64,
     entries: AtomicU64,
 }
 
 impl Budget {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, input: AtomicU64::new(0), expanded: AtomicU64::new(0), entries: AtomicU64::new(0) }
+    /// With `threads` 0, as many decoders as there are cores.
+    pub(crate) fn new(limits: Limits, threads: usize) -> Self {
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads => threads,
+        };
+        Self {
+            limits,
+            threads: u32::try_from(threads.min(256)).unwrap_or(1),
+            input: AtomicU64::new(0),
+            expanded: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+        }
     }
 
     /// Compressed bytes came in.

@@ -1,8 +1,7 @@
 //! Has one image here: cache, lock, download, proof, publication.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,8 +9,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;
+use super::lock::ImageLock;
 use super::part::Part;
-use super::staging::{Staging, is_at, open_lock, sync_all_below};
+use super::staging::{Staging, sync_all_below};
 use super::store::{FORMAT, Failed, Key, LayerRecord, Record, at};
 use super::types::{Hold, ImageHandle};
 use crate::archive::ArchiveError;
@@ -22,7 +22,7 @@ use crate::error::EnsureError;
 use crate::events::{Event, Events, Phase};
 use crate::image::{Checksum, ImageRef, bare};
 use crate::pipeline::{self, Feed, Piece};
-use crate::transport::{Download, FetchError, Job, Started, Validators};
+use crate::transport::{Download, FetchError, Job, Validators};
 
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
@@ -37,20 +37,6 @@ pub(super) struct Request<'a> {
     pub(super) id: String,
     pub(super) events: &'a Events,
     pub(super) started: Instant,
-}
-
-/// The lock of one image, and its file, which goes away with it.
-#[derive(Debug)]
-pub(super) struct ImageLock {
-    _file: File,
-    path: PathBuf,
-}
-
-impl Drop for ImageLock {
-    fn drop(&mut self) {
-        // Removed while it is still locked: whoever waits for it looks if it is still there.
-        let _ = std::fs::remove_file(&self.path);
-    }
 }
 
 /// What the thread gives back that unpacks: its staging and lock live until it ended.
@@ -101,70 +87,6 @@ impl Request<'_> {
         self.fetch(key, lock).await
     }
 
-    /// With a sum, what has that sum; that is all there is to check.
-    fn cached(&self, key: &Key) -> Result<Option<ImageHandle>, EnsureError> {
-        let Some(sum) = &self.image.sum else { return Ok(None) };
-        if let Some(record) = self.cache.store.record(key).map_err(Self::cache_error)?
-            && record.matches(sum)
-        {
-            return self.handle(key, &record, true);
-        }
-        Ok(None)
-    }
-
-    /// The same archive under another name, url or algorithm: its layers serve this image too.
-    fn twin(&self, key: &Key) -> Result<Option<ImageHandle>, EnsureError> {
-        let Some(sum) = &self.image.sum else { return Ok(None) };
-        for (other, record) in self.cache.store.records().map_err(Self::cache_error)? {
-            let same_names = record.name == self.image.name || self.image.layout != crate::image::Layout::Bait;
-            let fits = other != *key && record.matches(sum) && record.layout == self.image.layout && same_names;
-            if !fits {
-                continue;
-            }
-            let record = Record {
-                stamp: stamp(),
-                name: self.image.name.clone(),
-                version: self.image.version.clone(),
-                url: Some(bare(&self.image.url).to_string()),
-                ..record
-            };
-            if let Some(handle) = self.handle(key, &record, true)? {
-                self.cache.store.write_record(key, &record).map_err(Self::cache_error)?;
-                return Ok(Some(handle));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Without a sum, what the server says it has not changed since. When the server can not be asked, what is here
-    /// serves, with a warning: an image once had is better than none.
-    async fn unchanged(&self, key: &Key) -> Result<Option<ImageHandle>, EnsureError> {
-        if self.image.sum.is_some() {
-            return Ok(None);
-        }
-        let Some(record) = self.cache.store.record(key).map_err(Self::cache_error)? else { return Ok(None) };
-        let Some(handle) = self.handle(key, &record, false)? else { return Ok(None) };
-        if !record.validators.usable() {
-            return Ok(None);
-        }
-        self.events.phase(&self.id, Phase::Connect);
-        let mut download = Download::new(self.job());
-        match download.start(Some(&record.validators)).await {
-            Ok(Started::NotModified) => {}
-            Ok(Started::Body) => return Ok(None),
-            Err(error) if error.is_outage() => {
-                let why = format!(
-                    "the server could not be asked whether the image changed ({error}); the cached one is used"
-                );
-                self.events.warn(&self.id, why);
-            }
-            Err(source) => return Err(self.fetch_error(source)),
-        }
-        self.cache.store.touch(key);
-        self.tell_cached(&handle);
-        Ok(Some(handle))
-    }
-
     /// A handle for a record whose layers are here.
     pub(super) fn handle(&self, key: &Key, record: &Record, tell: bool) -> Result<Option<ImageHandle>, EnsureError> {
         let store = &self.cache.store;
@@ -192,7 +114,7 @@ impl Request<'_> {
         }
     }
 
-    fn tell_cached(&self, handle: &ImageHandle) {
+    pub(super) fn tell_cached(&self, handle: &ImageHandle) {
         self.events.send(Event::Cached { image: self.id.clone(), digest: handle.digest.clone() });
         self.tell_done(handle);
     }
@@ -206,29 +128,7 @@ impl Request<'_> {
         });
     }
 
-    /// Waits until this call alone works on the image, among all tasks and processes.
-    pub(super) async fn lock(&self, key: &Key) -> Result<ImageLock, EnsureError> {
-        let path = self.cache.store.blobs().join(format!("{}.lock", key.0));
-        let fail = |source| Self::cache_error(at("lock", &path)(source));
-        let mut pause = Duration::from_millis(5);
-        let mut told = false;
-        loop {
-            let file = open_lock(&path).map_err(fail)?;
-            match file.try_lock() {
-                Ok(()) if is_at(&file, &path).map_err(fail)? => return Ok(ImageLock { _file: file, path }),
-                Ok(()) => continue, // the holder before removed it
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(fail(error)),
-            }
-            if !std::mem::replace(&mut told, true) {
-                self.events.phase(&self.id, Phase::Waiting);
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(100));
-        }
-    }
-
-    fn job(&self) -> Job<'_> {
+    pub(super) fn job(&self) -> Job<'_> {
         Job {
             client: &self.cache.client,
             url: &self.image.url,
@@ -238,7 +138,7 @@ impl Request<'_> {
         }
     }
 
-    fn fetch_error(&self, source: FetchError) -> EnsureError {
+    pub(super) fn fetch_error(&self, source: FetchError) -> EnsureError {
         EnsureError::Fetch { image: self.id.clone(), url: Box::new(bare(&self.image.url)), source }
     }
 
@@ -318,7 +218,7 @@ impl Request<'_> {
         };
         self.events.phase(&self.id, Phase::Download);
         let (feed, incoming) = pipeline::feed(part);
-        let budget = Arc::new(Budget::new(self.cache.client.policy.limits.clone()));
+        let budget = Arc::new(Budget::new(self.cache.client.policy.limits.clone(), self.cache.client.policy.threads));
         let refused = CancellationToken::new();
         let unpacking: JoinHandle<Unpacked> = {
             let (budget, refused) = (Arc::clone(&budget), refused.clone());
@@ -391,7 +291,8 @@ impl Request<'_> {
         let published = tokio::task::spawn_blocking(move || {
             let _lock = lock;
             let store = &cache.store;
-            sync_all_below(staging.path()).map_err(at("write", staging.path()))?;
+            let entries = staged.layers.iter().map(|layer| layer.entries).sum();
+            sync_all_below(staging.path(), entries).map_err(at("write", staging.path()))?;
             let mut locks = Vec::new();
             for layer in &staged.layers {
                 locks.push(store.publish_layer(layer)?);

@@ -1,6 +1,8 @@
 //! The cache: content-addressed layers, one record for each image, and locks that the kernel frees.
 
 mod fetch;
+mod lock;
+mod lookup;
 mod manage;
 mod names;
 mod part;
@@ -195,11 +197,7 @@ fn check_format(store: &Store) -> Result<(), OpenError> {
             Err(_) => Err(failed(io::Error::new(io::ErrorKind::InvalidData, "not a format number"))),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match store::write_atomically(&path, format!("{FORMAT}\n").as_bytes()) {
-                // Another process wrote it at the same time, with the same content.
-                Err(_) if path.exists() => Ok(()),
-                other => other.map_err(failed),
-            }
+            store::write_atomically(&path, format!("{FORMAT}\n").as_bytes()).map_err(failed)
         }
         Err(error) => Err(failed(error)),
     }

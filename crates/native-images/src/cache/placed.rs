@@ -74,7 +74,7 @@ impl Request<'_> {
             Staging::new(&store.staging()).map_err(|error| Self::cache_error(at("create", &store.staging())(error)))?;
         let (path, cache, name) = (file.clone(), Arc::clone(self.cache), self.image.name.clone());
         let unpacked = tokio::task::spawn_blocking(move || {
-            let result = read(&path, &name, &staging, &cache.client.policy.limits);
+            let result = read(&path, &name, &staging, &cache.client.policy);
             (result, staging, lock)
         });
         let (result, staging, lock) = match unpacked.await {
@@ -127,15 +127,15 @@ fn read(
     path: &Path,
     name: &str,
     staging: &Staging,
-    limits: &crate::policy::Limits,
+    policy: &crate::policy::Policy,
 ) -> Result<(Staged, fs::Metadata), ArchiveError> {
     let failed = |source| ArchiveError::Input { source };
     let file = File::open(path).map_err(failed)?;
     let before = file.metadata().map_err(failed)?;
-    let mut limits = limits.clone();
+    let mut limits = policy.limits.clone();
     // A file of zeros on the operator's disk is no bomb: it has its size there already.
     limits.ratio = u64::MAX;
-    let budget = Budget::new(limits);
+    let budget = Budget::new(limits, policy.threads);
     let started = Instant::now();
     let wanted = Wanted { name: name.to_owned(), layout: crate::image::Layout::Plain };
     let input = file.try_clone().map_err(failed)?;

@@ -128,8 +128,15 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Makes everything that was written to the file system of `dir` durable: one call instead of one for each file.
-pub(crate) fn sync_all_below(dir: &Path) -> io::Result<()> {
+/// Above so many entries it is faster to sync the file system than each file.
+const MANY: u64 = 64;
+
+/// Makes everything below `dir` durable. A large tree by one call for the whole file system; a small one file by file, so
+/// that it does not wait for what others write there.
+pub(crate) fn sync_all_below(dir: &Path, entries: u64) -> io::Result<()> {
+    if entries <= MANY {
+        return sync_each(dir);
+    }
     let dir = File::open(dir)?;
     #[cfg(target_os = "linux")]
     rustix::fs::syncfs(&dir)?;
@@ -139,4 +146,17 @@ pub(crate) fn sync_all_below(dir: &Path) -> io::Result<()> {
         dir.sync_all()?;
     }
     Ok(())
+}
+
+fn sync_each(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            sync_each(&entry.path())?;
+        } else if kind.is_file() {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_dir(dir)
 }

@@ -12,7 +12,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ use crate::transport::Validators;
 pub(crate) const FORMAT: u32 = 1;
 /// No layer can have this name.
 const RECORD: &str = ".image.json";
+/// How temporary files begin.
+const TEMPORARY: &str = ".new-";
 
 /// What is known of one image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -190,7 +192,9 @@ impl Store {
             _ => {}
         }
         for entry in fs::read_dir(&dir).map_err(at("read", &dir))?.flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            // Links of an earlier record, and what a killed writer left.
+            let left = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
+            if left || entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -307,21 +311,14 @@ impl Store {
     }
 }
 
-/// Temp file, fsync, rename, fsync of the directory.
+/// Temp file, fsync, rename, fsync of the directory. Any number of processes may write the same file at once: each has a
+/// temporary file of its own, and one of them is the last.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    // One name for each target: its writers hold a lock, and what a killed one left is written over by the next.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = dir.join(format!(".new-{name}"));
-    let written = (|| {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
+    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
+    file.write_all(content)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o640))?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
     sync_dir(dir)
 }

@@ -3,7 +3,9 @@
 mod client;
 mod download;
 mod error;
+mod headers;
 
 pub(crate) use client::Client;
-pub(crate) use download::{Download, Job, Started, Validators};
+pub(crate) use download::{Download, Job, Started};
 pub use error::{FetchError, RedirectRefusal, Sent, Stage};
+pub(crate) use headers::Validators;
