@@ -206,63 +206,44 @@ impl Runner for SystemRunner {
         command.stderr(Stdio::piped());
         command.stdin(if invocation.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
         let mut child = command.spawn().map_err(start)?;
-        let input = child.stdin.take().zip(invocation.stdin.as_deref());
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-
-        // The three pipes are served at the same time: a tool that fills one while we wait on another would
-        // hang. Readers report through a channel, so that a grandchild which keeps a pipe open costs us the
-        // time limit and not for ever.
+        let deadline = Instant::now() + invocation.limit;
+        // The three pipes are served at the same time: a tool that fills one while we wait on another would hang. The
+        // threads own their pipe and report through a channel: a grandchild that keeps a pipe open, or a sudo that we
+        // may not signal, costs us the time limit and a thread, not for ever.
+        if let Some((mut pipe, bytes)) = child.stdin.take().zip(invocation.stdin.clone()) {
+            // A tool that does not read its input to the end is no error of ours: EPIPE is ignored.
+            thread::spawn(move || drop(pipe.write_all(&bytes)));
+        }
         let (send, receive) = mpsc::channel();
-        thread::scope(|scope| {
-            if let Some((mut pipe, bytes)) = input {
-                // A tool that does not read its input to the end is no error of ours: EPIPE is ignored.
-                scope.spawn(move || drop(pipe.write_all(bytes)));
+        if let Some(pipe) = child.stdout.take() {
+            let send = send.clone();
+            thread::spawn(move || drop(send.send((0, read_end(pipe, STDOUT_KEPT)))));
+        }
+        if let Some(pipe) = child.stderr.take() {
+            thread::spawn(move || drop(send.send((1, read_end(pipe, STDERR_KEPT)))));
+        }
+        let timed_out = |child: &mut Child| {
+            kill_group(child);
+            let (id, program) = (invocation.id, invocation.program.clone());
+            Err(RunError::TimedOut { id, program, limit: invocation.limit })
+        };
+        let mut texts = [String::new(), String::new()];
+        for _ in 0..2 {
+            match receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok((which, text)) => texts[which] = text,
+                Err(_) => return timed_out(&mut child),
             }
-            for (which, pipe) in [
-                stdout.map(|p| Box::new(p) as Box<dyn Read + Send>),
-                stderr.map(|p| Box::new(p) as Box<dyn Read + Send>),
-            ]
-            .into_iter()
-            .enumerate()
-            {
-                let send = send.clone();
-                let kept = if which == 0 { STDOUT_KEPT } else { STDERR_KEPT };
-                scope.spawn(move || drop(send.send((which, pipe.map(|p| read_end(p, kept)).unwrap_or_default()))));
+        }
+        let ended = loop {
+            match child.try_wait().map_err(start)? {
+                Some(status) => break Ended::from(status),
+                None if Instant::now() >= deadline => return timed_out(&mut child),
+                // Both pipes are closed: the tool is ending, this takes microseconds.
+                None => thread::sleep(Duration::from_micros(200)),
             }
-            drop(send);
-            let mut texts = [String::new(), String::new()];
-            let deadline = Instant::now() + invocation.limit;
-            for _ in 0..2 {
-                match receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok((which, text)) => texts[which] = text,
-                    Err(_) => {
-                        kill_group(&mut child);
-                        return Err(RunError::TimedOut {
-                            id: invocation.id,
-                            program: invocation.program.clone(),
-                            limit: invocation.limit,
-                        });
-                    }
-                }
-            }
-            let ended = loop {
-                match child.try_wait().map_err(start)? {
-                    Some(status) => break Ended::from(status),
-                    None if Instant::now() >= deadline => {
-                        kill_group(&mut child);
-                        return Err(RunError::TimedOut {
-                            id: invocation.id,
-                            program: invocation.program.clone(),
-                            limit: invocation.limit,
-                        });
-                    }
-                    // Both pipes are closed: the tool is ending, this takes microseconds.
-                    None => thread::sleep(Duration::from_micros(200)),
-                }
-            };
-            let [stdout, stderr] = texts;
-            Ok(Output { ended, stdout, stderr })
-        })
+        };
+        let [stdout, stderr] = texts;
+        Ok(Output { ended, stdout, stderr })
     }
 
     fn connect(&self, invocation: &Invocation) -> Result<Connection, RunError> {
@@ -281,7 +262,11 @@ fn kill_group(child: &mut Child) {
         // Already gone is as good as killed.
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
-    drop(child.wait());
+    // A sudo of root's is not ours to signal, and so not to wait for: one second, then it is left to itself.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Reads to the end, keeping the last `kept` bytes.
