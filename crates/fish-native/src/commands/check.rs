@@ -1,0 +1,58 @@
+//! `check`: configurations and labels, without touching the host.
+
+use native_config::{Problem, Severity, Source, Target};
+use serde_json::json;
+
+use crate::cli::{CheckArgs, Kind};
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::{load, render};
+
+/// Validates files; or prints the schema of one kind of them.
+pub(crate) fn check(context: &Context, args: &CheckArgs) -> Result<u8, Failure> {
+    if let Some(kind) = args.schema {
+        let schema = match kind {
+            Kind::Label => native_config::json_schema_label(),
+            Kind::Config => native_config::json_schema_config(),
+        };
+        let text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+        context.printer.line(text);
+        context.printer.document(&schema);
+        return Ok(Exit::Done.code());
+    }
+    let mut all: Vec<Problem> = Vec::new();
+    let mut valid = true;
+    for path in &args.files {
+        let text = load::text(path)?;
+        let name = load::name(path);
+        let source = Source::new(&name, &text);
+        let kind = match args.kind {
+            Some(Kind::Label) => native_config::Kind::Label,
+            Some(Kind::Config) => native_config::Kind::Config,
+            None => native_config::sniff(&source),
+        };
+        let (word, problems) = match kind {
+            native_config::Kind::Label => ("label", native_config::parse_label(&source, Target::current()).problems),
+            native_config::Kind::Config => ("config", native_config::parse_config(&source, Target::current()).problems),
+        };
+        let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
+        if !problems.is_empty() && !context.printer.is_json() {
+            context.printer.rendered(&render::problems(&text, &problems, context.printer.colours_stderr()));
+        }
+        let warnings = problems.len() - errors;
+        context.printer.line(match (errors, warnings) {
+            (0, 0) => format!("{name}: {word}, valid"),
+            (0, n) => format!("{name}: {word}, valid, {}", count(n, "warning")),
+            (n, _) => format!("{name}: {word}, {}", count(n, "error")),
+        });
+        valid &= errors == 0;
+        all.extend(problems);
+    }
+    context.printer.document(&json!({ "valid": valid, "problems": all }));
+    Ok(if valid { Exit::Done.code() } else { Exit::Usage.code() })
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}

@@ -1,0 +1,149 @@
+//! `cargo xtask test`: everything that CI runs, in the order in which it fails fastest.
+
+use std::fs;
+
+use anyhow::{Context, bail};
+
+use crate::report::{Step, Steps, say};
+use crate::run::{cargo, has_subcommand};
+use crate::{generate, need, root, tidy};
+
+/// Runs all of it.
+pub(crate) fn all() -> anyhow::Result<()> {
+    need::check();
+    let mut steps = Steps::new();
+    steps.step("format", |_| done(cargo(["fmt", "--all", "--check"]).run()));
+    steps.step("tidy", |_| done(tidy::check()));
+    steps.step("lints", |_| {
+        done(cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]).run())
+    });
+    // The black-box suite drives the program itself, so it is built before any test starts.
+    steps.step("build", |_| done(cargo(["build", "--workspace", "--all-targets", "--locked"]).run()));
+    steps.step("tests", tests);
+    steps.step("doctests", |steps| {
+        let (lines, success) = cargo(["test", "--workspace", "--doc", "--locked"]).lines(is_summary)?;
+        steps.summaries.push(sum("doctests", &lines));
+        if success { Ok(Step::Done) } else { bail!("doctests failed") }
+    });
+    steps.step("docs", |_| {
+        done(cargo(["doc", "--workspace", "--no-deps", "--locked"]).with("RUSTDOCFLAGS", "-D warnings").run())
+    });
+    steps.step("generated files", |_| done(generate::all(generate::Mode::Check)));
+    steps.step("deny", |_| {
+        if has_subcommand("deny") {
+            // Advisories need a database from the network; a run without one must not fail for that.
+            done(cargo(["deny", "check", "bans", "licenses", "sources"]).run())
+        } else {
+            Ok(Step::Skipped("cargo-deny is not installed (cargo install --locked cargo-deny)".to_owned()))
+        }
+    });
+    steps.finish()
+}
+
+fn done(result: anyhow::Result<()>) -> anyhow::Result<Step> {
+    result.map(|()| Step::Done)
+}
+
+/// All tests but doctests: with nextest where it is installed, else with cargo's own runner.
+fn tests(steps: &mut Steps) -> anyhow::Result<Step> {
+    let binary = root().join("target").join("debug").join("fish-native");
+    let binary =
+        std::env::var_os("CARGO_TARGET_DIR").map_or(binary, |dir| root().join(dir).join("debug").join("fish-native"));
+    let binary = binary.to_str().context("the target directory is not text")?;
+    let success = if has_subcommand("nextest") {
+        let run = cargo(["nextest", "run", "--workspace", "--profile", "ci", "--locked"]);
+        let (mut lines, success) = run.with("FISH_NATIVE_BIN", binary).lines(is_summary)?;
+        steps.summaries.append(&mut lines);
+        steps.skipped.extend(skipped_in_report().unwrap_or_default());
+        success
+    } else {
+        say("cargo-nextest is not installed: one test binary after another (cargo install --locked cargo-nextest)");
+        let run = cargo(["test", "--workspace", "--all-targets", "--no-fail-fast", "--locked", "--", "--show-output"]);
+        let (lines, success) = run.with("FISH_NATIVE_BIN", binary).lines(|l| is_summary(l) || is_skip(l))?;
+        let (skips, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(|l| is_skip(l));
+        steps.skipped.extend(skips.iter().map(|l| l.trim_start_matches("skipped:").trim().to_owned()));
+        steps.summaries.push(sum("tests", &lines));
+        success
+    };
+    if success { Ok(Step::Done) } else { bail!("tests failed") }
+}
+
+fn is_summary(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("Summary [") || line.starts_with("test result:")
+}
+
+fn is_skip(line: &str) -> bool {
+    line.trim_start().starts_with("skipped:")
+}
+
+/// Tests that passed without being able to run: nextest keeps what a passing test printed in its report alone.
+fn skipped_in_report() -> anyhow::Result<Vec<String>> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir));
+    let report = fs::read_to_string(target.join("nextest").join("ci").join("junit.xml"))?;
+    Ok(skips(&report))
+}
+
+/// The test names and reasons of a JUnit report's `skipped:` lines.
+fn skips(report: &str) -> Vec<String> {
+    let mut test = String::new();
+    let mut found = Vec::new();
+    for line in report.lines() {
+        if let Some((_, rest)) = line.split_once("<testcase name=\"") {
+            test = rest.split('"').next().unwrap_or_default().to_owned();
+        }
+        // The first line of a test's output follows the opening tag.
+        let text = line.rsplit_once('>').filter(|(tag, _)| tag.contains("<system-")).map_or(line, |(_, text)| text);
+        if let Some(why) = text.trim().strip_prefix("skipped:") {
+            found.push(format!("{test}: {}", why.trim()));
+        }
+    }
+    found
+}
+
+/// One line for many `test result:` lines of cargo's own runner.
+fn sum(what: &str, lines: &[String]) -> String {
+    let (mut passed, mut failed, mut ignored) = (0, 0, 0);
+    for line in lines {
+        passed += count(line, "passed");
+        failed += count(line, "failed");
+        ignored += count(line, "ignored");
+    }
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    format!(
+        "{what}: test result: {word}. {passed} passed; {failed} failed; {ignored} ignored; {} binaries",
+        lines.len()
+    )
+}
+
+/// The number before a word in a `test result:` line.
+fn count(line: &str, word: &str) -> u64 {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    words
+        .windows(2)
+        .find(|pair| pair[1].trim_end_matches(';') == word)
+        .and_then(|pair| pair[0].parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_add_up() {
+        let lines = [
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s".to_owned(),
+            "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out".to_owned(),
+        ];
+        assert!(lines.iter().all(|l| is_summary(l)));
+        assert_eq!(sum("tests", &lines), "tests: test result: FAILED. 7 passed; 2 failed; 1 ignored; 2 binaries");
+    }
+
+    #[test]
+    fn skips_are_read_from_a_report() {
+        let report = "<testcase name=\"a::b\" classname=\"e2e\">\n<system-out>\nrunning 1 test\nskipped: not root\n\
+                      </system-out>\n<testcase name=\"c\">\n<system-out>skipped: no nginx\n</system-out>";
+        assert_eq!(skips(report), ["a::b: not root", "c: no nginx"]);
+    }
+}
