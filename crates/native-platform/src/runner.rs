@@ -210,20 +210,22 @@ impl Runner for SystemRunner {
         // The three pipes are served at the same time: a tool that fills one while we wait on another would hang. The
         // threads own their pipe and report through a channel: a grandchild that keeps a pipe open, or a sudo that we
         // may not signal, costs us the time limit and a thread, not for ever.
+        let mut threads = Vec::new();
         if let Some((mut pipe, bytes)) = child.stdin.take().zip(invocation.stdin.clone()) {
             // A tool that does not read its input to the end is no error of ours: EPIPE is ignored.
-            thread::spawn(move || drop(pipe.write_all(&bytes)));
+            threads.push(thread::spawn(move || drop(pipe.write_all(&bytes))));
         }
         let (send, receive) = mpsc::channel();
         if let Some(pipe) = child.stdout.take() {
             let send = send.clone();
-            thread::spawn(move || drop(send.send((0, read_end(pipe, STDOUT_KEPT)))));
+            threads.push(thread::spawn(move || drop(send.send((0, read_end(pipe, STDOUT_KEPT))))));
         }
         if let Some(pipe) = child.stderr.take() {
-            thread::spawn(move || drop(send.send((1, read_end(pipe, STDERR_KEPT)))));
+            threads.push(thread::spawn(move || drop(send.send((1, read_end(pipe, STDERR_KEPT))))));
         }
-        let timed_out = |child: &mut Child| {
+        let timed_out = |child: &mut Child, threads| {
             kill_group(child);
+            join(threads, Instant::now() + Duration::from_secs(1));
             let (id, program) = (invocation.id, invocation.program.clone());
             Err(RunError::TimedOut { id, program, limit: invocation.limit })
         };
@@ -231,17 +233,18 @@ impl Runner for SystemRunner {
         for _ in 0..2 {
             match receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok((which, text)) => texts[which] = text,
-                Err(_) => return timed_out(&mut child),
+                Err(_) => return timed_out(&mut child, threads),
             }
         }
         let ended = loop {
             match child.try_wait().map_err(start)? {
                 Some(status) => break Ended::from(status),
-                None if Instant::now() >= deadline => return timed_out(&mut child),
+                None if Instant::now() >= deadline => return timed_out(&mut child, threads),
                 // Both pipes are closed: the tool is ending, this takes microseconds.
                 None => thread::sleep(Duration::from_micros(200)),
             }
         };
+        join(threads, deadline);
         let [stdout, stderr] = texts;
         Ok(Output { ended, stdout, stderr })
     }
@@ -252,6 +255,19 @@ impl Runner for SystemRunner {
         match (child.stdin.take(), child.stdout.take()) {
             (Some(input), Some(output)) => Ok(Connection { input, output, child }),
             _ => Err(start(io::Error::other("the process has no pipes"))),
+        }
+    }
+}
+
+/// Waits for threads that are about to end. The root helper forks, and a fork while another thread lives may copy a
+/// lock that nobody will ever free: so this program is to have one thread again.
+fn join(threads: Vec<thread::JoinHandle<()>>, deadline: Instant) {
+    for handle in threads {
+        while !handle.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_micros(100));
+        }
+        if handle.is_finished() {
+            drop(handle.join());
         }
     }
 }

@@ -9,7 +9,8 @@ use crate::watch::{unstoppable, watch};
 
 /// Searches for leftovers, and removes them if asked to.
 pub(crate) async fn audit(context: &Context, fix: bool) -> Result<u8, Failure> {
-    let driver = context.driver(PrepareOptions::READ).await?;
+    let recover = PrepareOptions { recover: true, ..PrepareOptions::READ };
+    let driver = context.driver(if fix { recover } else { PrepareOptions::READ }).await?;
     let audit = if fix {
         let fixed = driver.audit_fix(unstoppable(&context.printer)).await?;
         context.recovered(&fixed.recovered);
@@ -40,7 +41,7 @@ fn say(context: &Context, audit: &Audit, fixed: bool) {
 /// Every right and tool, and a full round trip.
 pub(crate) async fn doctor(context: &Context) -> Result<u8, Failure> {
     // As a node starts, except that what is missing is an answer here and not an error.
-    let options = PrepareOptions { check: false, round_trip: false, ..PrepareOptions::NODE };
+    let options = PrepareOptions { recover: true, ..PrepareOptions::READ };
     let driver = context.driver(options).await?;
     let verified = driver.verify(watch(&context.printer, &context.stop)).await?;
     for check in &verified.checks {
