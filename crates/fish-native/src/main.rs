@@ -10,7 +10,6 @@ mod exit;
 mod failure;
 mod load;
 mod nowhere;
-mod policy;
 mod printer;
 mod render;
 mod watch;

@@ -75,7 +75,11 @@ impl Cache {
     }
 }
 
-fn policy(config: &DriverConfig) -> Result<Policy, PrepareError> {
+/// How this host fetches images, by its configuration.
+///
+/// # Errors
+/// [`PrepareError::Config`] when an origin or a file of certificates can't be used.
+pub fn policy(config: &DriverConfig) -> Result<Policy, PrepareError> {
     let wrong = |key| move |message: String| PrepareError::Config { key, message };
     let user = config.download_user.clone();
     let origins = config.download_origins.iter().map(|o| {
@@ -95,6 +99,17 @@ fn policy(config: &DriverConfig) -> Result<Policy, PrepareError> {
     })
 }
 
+/// An image of a label as the cache knows it.
+pub fn wanted(image: &Image) -> ImageRef {
+    ImageRef {
+        url: image.url.clone(),
+        sum: image.sum.as_ref().map(convert_sum),
+        name: image.name.to_string(),
+        version: image.version.to_string(),
+        layout: Layout::Auto,
+    }
+}
+
 #[async_trait]
 impl ImageSource for Cache {
     async fn fetch(&self, image: &Image, watch: &Watch) -> Result<Fetched, EnsureError> {
@@ -104,13 +119,7 @@ impl ImageSource for Cache {
                 listener.emit(event);
             }
         });
-        let wanted = ImageRef {
-            url: image.url.clone(),
-            sum: image.sum.as_ref().map(convert_sum),
-            name: image.name.to_string(),
-            version: image.version.to_string(),
-            layout: Layout::Auto,
-        };
+        let wanted = wanted(image);
         let images = self.use_now();
         let images = images.map_err(|source| EnsureError::Cache { what: "open", path: self.dir.clone(), source })?;
         let handle = images.ensure(&wanted, &events).await?;

@@ -5,10 +5,12 @@
 //! and on disk before the effect that they announce.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use native_config::EnvironmentId;
 use native_platform::{Scope, StepError, StepKind, VolumeStep};
@@ -17,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 /// The version of both documents. An older reader refuses a newer one.
 const VERSION: u32 = 1;
+/// Longer than any operation on one environment takes.
+const OPERATION: Duration = Duration::from_secs(180);
 
 /// A process, told apart from a later one with the same id by its start time and boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +101,14 @@ pub enum StoreError {
         /// Why.
         source: serde_json::Error,
     },
+    /// Another helper works on the environment and does not come to an end.
+    #[error("another operation on {id} goes on and on ({})", path.display())]
+    Busy {
+        /// The environment.
+        id: EnvironmentId,
+        /// Its lock.
+        path: PathBuf,
+    },
     /// Every uid of the range is in use or held back.
     #[error("no uid from {from} to {to} is free: {held} are held by environments that are alive or not clean")]
     NoUid {
@@ -129,6 +141,7 @@ impl StoreError {
                 path.display()
             )),
             Self::NoUid { .. } => error.hint("run `fish-native audit --fix`, or widen uid_min..uid_max in the config"),
+            Self::Busy { path, .. } => error.hint(format!("`fuser {}` names the process", path.display())),
             Self::Io { .. } => error,
         }
     }
@@ -156,13 +169,7 @@ impl Store {
     /// When the lock file can't be opened.
     pub fn lock(&self, name: &str) -> Result<File, StoreError> {
         let path = self.dir.join(format!("{name}.lock"));
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(StoreError::io(&path))?;
+        let file = open_lock(&path)?;
         file.lock().map_err(StoreError::io(&path))?;
         Ok(file)
     }
@@ -171,11 +178,21 @@ impl Store {
     /// recovers the same environment, must take turns.
     ///
     /// # Errors
-    /// When the lock file can't be opened.
+    /// When the lock file can't be opened, or somebody else has the lock for longer than any operation takes.
     pub fn lock_environment(&self, id: &EnvironmentId) -> Result<File, StoreError> {
         let path = self.environment_lock(id);
+        let deadline = Instant::now() + OPERATION;
         loop {
-            let file = self.lock(&format!("locks/{id}"))?;
+            let file = open_lock(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(2));
+                    continue;
+                }
+                Err(TryLockError::WouldBlock) => return Err(StoreError::Busy { id: id.clone(), path }),
+                Err(TryLockError::Error(e)) => return Err(StoreError::io(&path)(e)),
+            }
             let ours = file.metadata().map_err(StoreError::io(&path))?;
             // Whoever had it before may have removed the file with the environment.
             if fs::metadata(&path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
@@ -287,6 +304,12 @@ impl Record {
             allow_setuid: false,
         }
     }
+}
+
+fn open_lock(path: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map_err(StoreError::io(path))
 }
 
 /// The kernel's id of this boot.

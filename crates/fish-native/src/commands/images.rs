@@ -14,7 +14,7 @@ use crate::cli::{ImagesCommand, SourceArgs};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::{load, policy};
+use crate::load;
 
 /// Does what was asked for with images.
 pub(crate) async fn images(context: &Context, command: &ImagesCommand) -> Result<u8, Failure> {
@@ -160,7 +160,7 @@ async fn unpack(context: &Context, source: &SourceArgs, dir: &Path) -> Result<u8
 fn cache(context: &Context) -> Result<(Images, DriverConfig), Failure> {
     let (_, config) = context.config()?;
     let dir = config.images_path.clone().unwrap_or_else(|| PathBuf::from("fish_native_images"));
-    let images = Images::open(&dir, policy::of(&config)?).map_err(|e| {
+    let images = Images::open(&dir, native_driver::images::policy(&config)?).map_err(|e| {
         Failure { hint: e.hint(), ..Failure::new(Exit::NotReady, "images", "open the image cache") }.because_of(&e)
     })?;
     Ok((images, config))
@@ -221,5 +221,5 @@ fn wanted(context: &Context, args: &SourceArgs) -> Result<Vec<ImageRef>, Failure
     let (name, _) = context.config()?;
     let label = load::label(&context.printer, Path::new(&args.source))?;
     let definition = load::definition(&label, &name, None)?;
-    Ok(definition.images.iter().map(policy::image).collect())
+    Ok(definition.images.iter().map(native_driver::images::wanted).collect())
 }
