@@ -18,15 +18,7 @@ pub(crate) fn capacity(node: &Node, what_if: &WhatIf, definition: &Definition) -
     let totals = totals(node, what_if)?;
     let grant = plan::grant(definition, &node.config, &Node::clone_bytes(definition));
     let unmatched = definition.resources.unmatched_pattern(&node.identifiers).map(|p| p.as_str().to_owned());
-    let request = Request {
-        cpu: grant.cpu,
-        ram_gb: grant.ram_gb,
-        disk_gb: grant.disk_gb,
-        multitenancy: grant.multitenancy,
-        cpu_overbook: grant.cpu_overbook,
-        ram_overbook: grant.ram_overbook,
-        unmatched_filter: unmatched,
-    };
+    let request = Request { unmatched_filter: unmatched, ..Request::from(tenant(&grant)) };
     let answer = available(&totals, &usage, &request);
     Ok(Capacity {
         count: answer.count.into(),

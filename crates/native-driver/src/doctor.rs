@@ -75,7 +75,7 @@ pub(crate) async fn verify(node: &Arc<Node>, watch: &Watch) -> Result<Verified, 
 pub(crate) async fn round_trip(node: &Arc<Node>, watch: &Watch) -> Check {
     const ID: &str = "round-trip";
     let failed = |error: &dyn Explain, what: &str| {
-        bad(ID, format!("{what}: {}", describe_explained(error)), error.hint().unwrap_or_default())
+        bad(ID, format!("{what}: {}", describe(error)), error.hint().unwrap_or_default())
     };
     let node = Arc::new(Node { probe: true, ..Node::clone(node) });
     let entry = match Template::parse(PROGRAM) {
@@ -133,15 +133,4 @@ async fn run_to_its_end(node: &Arc<Node>, made: &Allocated) -> Result<String, St
     } else {
         Err(format!("{PROGRAM} was to run with uid {} and says {said:?}", made.uid))
     }
-}
-
-fn describe_explained(error: &dyn Explain) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -91,10 +91,10 @@ impl HelperPlatform {
 
     fn connect(&self) -> Result<HelperSession, StepError> {
         let invocation = Invocation::new("helper", self.program.clone(), self.args.clone());
-        let connection = self.runner.connect(&invocation).map_err(|e| {
-            let cause = std::error::Error::source(&e).map(|c| format!(": {c}")).unwrap_or_default();
-            unreachable_helper(format!("{e}{cause}"))
-        })?;
+        let connection = self
+            .runner
+            .connect(&invocation)
+            .map_err(|e| unreachable_helper(StepError::caused(StepKind::Platform, ErrorKind::NotReady, &e).message))?;
         let Connection { input, output, child } = connection;
         Ok(HelperSession {
             input: Arc::new(Mutex::new(Some(input))),

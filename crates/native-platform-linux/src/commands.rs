@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use native_platform::command::{CommandSpec, Part, Slot};
 use native_platform::runner::find_tool;
-use native_platform::{ErrorKind, Invocation, Output, RunError, Runner, StepError, StepKind};
+use native_platform::{ErrorKind, Invocation, Output, Runner, StepError, StepKind};
 
 use Part::{Slot as S, Text as T};
 
@@ -175,7 +175,7 @@ impl Tools {
     /// When the tool is missing, a value does not fit its slot, or the tool can't be started or hangs.
     pub(crate) fn run(&self, step: StepKind, spec: &CommandSpec, values: &[&str]) -> Result<Output, StepError> {
         let invocation = Self::invocation(step, spec, values)?;
-        self.runner.run(&invocation).map_err(|e| run_error(step, &e))
+        self.runner.run(&invocation).map_err(|e| StepError::caused(step, ErrorKind::Failed, &e))
     }
 
     /// The same for a tool that must end with 0.
@@ -184,7 +184,7 @@ impl Tools {
     /// As [`Self::run`], and when it ended with something else.
     pub(crate) fn check(&self, step: StepKind, spec: &CommandSpec, values: &[&str]) -> Result<Output, StepError> {
         let invocation = Self::invocation(step, spec, values)?;
-        self.runner.check(&invocation).map_err(|e| run_error(step, &e))
+        self.runner.check(&invocation).map_err(|e| StepError::caused(step, ErrorKind::Failed, &e))
     }
 
     fn invocation(step: StepKind, spec: &CommandSpec, values: &[&str]) -> Result<Invocation, StepError> {
@@ -193,11 +193,6 @@ impl Tools {
         invocation.limit = Duration::from_secs(120);
         Ok(invocation)
     }
-}
-
-fn run_error(step: StepKind, error: &RunError) -> StepError {
-    let cause = std::error::Error::source(error).map(|c| format!(": {c}")).unwrap_or_default();
-    StepError::failed(step, format!("{error}{cause}"))
 }
 
 /// The row that makes this file system, and the options to mount it with. Nothing of a volume must survive a

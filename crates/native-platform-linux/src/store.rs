@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use native_config::EnvironmentId;
-use native_platform::{Scope, StepError, StepKind, VolumeStep};
+use native_platform::{ErrorKind, Scope, StepError, StepKind, VolumeStep};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -128,13 +128,7 @@ impl StoreError {
 
     /// The same as the error of a step, causes included.
     pub fn of_step(&self, step: StepKind) -> StepError {
-        let mut message = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        let error = StepError::failed(step, message);
+        let error = StepError::caused(step, ErrorKind::Failed, self);
         match self {
             Self::Damaged { path, .. } => error.hint(format!(
                 "look at {}; if nothing of it is alive, move it away and run `fish-native audit`",

@@ -77,6 +77,17 @@ impl StepError {
         Self { step, kind, message: message.into(), hint: None }
     }
 
+    /// An error of something that the step used, with its causes: they don't cross the privilege boundary by themselves.
+    pub fn caused(step: StepKind, kind: ErrorKind, error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Self::new(step, kind, message)
+    }
+
     /// A failure of the step.
     pub fn failed(step: StepKind, message: impl Into<String>) -> Self {
         Self::new(step, ErrorKind::Failed, message)
