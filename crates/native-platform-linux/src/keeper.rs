@@ -27,11 +27,14 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Groups;
 use crate::init::{self, Init, Report};
 use crate::layout::Paths;
+use crate::proc;
 use crate::store::Record;
 use crate::sys::{self, Forked};
 
 /// The version of the `status` document.
 const VERSION: u32 = 1;
+/// How long a keeper may take to write down the last of what was printed.
+const RETIRE: Duration = Duration::from_secs(2);
 /// What the workload prints, in the environment's directory.
 pub(crate) const LOG: &str = "log";
 /// The older half of it.
@@ -283,6 +286,24 @@ pub(crate) fn stop_workload(groups: &Groups, grace: Duration, meanwhile: &mut dy
         }
         meanwhile();
         thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Lets the keeper come to its own end, once the workload has: it still has to write down what was printed last.
+/// A keeper that takes too long is killed with the rest of the environment.
+pub(crate) fn retire(groups: &Groups, record: &Record) {
+    let deadline = Instant::now() + RETIRE;
+    let (Some(keeper), Some(init)) = (&record.keeper, &record.init) else { return };
+    if !proc::lives(keeper) {
+        return;
+    }
+    // By descriptor and start time: the id may have become somebody else's.
+    let Ok(first) = sys::pidfd_open(Pid::from_raw(init.pid)) else { return };
+    if !proc::lives(init) || sys::pidfd_signal(first.as_fd(), libc::SIGKILL).is_err() {
+        return;
+    }
+    while groups.alive() && Instant::now() < deadline {
+        thread::sleep(Duration::from_micros(300));
     }
 }
 

@@ -331,6 +331,9 @@ impl LinuxSession {
         let deadline = Instant::now() + grace + KILL;
         if groups.exist() {
             keeper::stop_workload(&groups, grace, &mut || {});
+            if let Some(record) = &self.record {
+                keeper::retire(&groups, record);
+            }
             groups.kill(deadline).map_err(stuck)?;
         }
         if let Some(record) = &self.record {

@@ -68,12 +68,14 @@ fn in_the_middle_of_a_download() {
 #[test]
 fn while_the_workload_runs() {
     let Some(bench) = Bench::new() else { return };
-    let label = bench.label("#!/bin/sh\ntrap 'echo got INT; exit 9' INT\necho running\nwhile :; do sleep 0.05; done\n");
+    let label = bench
+        .label("#!/bin/sh\ntrap 'seq 20000; echo got INT; exit 9' INT\necho running\nwhile :; do sleep 0.05; done\n");
     let mut run = bench.start(&["run", &label]);
     assert!(run.prints("running"), "{:?}", run.finish());
     run.signal(Signal::INT);
     let out = run.finish().code(130);
-    assert!(out.stdout.contains("got INT"), "the workload hears of it first: {out:?}");
+    let last: Vec<&str> = out.stdout.lines().rev().take(2).collect();
+    assert_eq!(last, ["got INT", "20000"], "the workload hears of it first, and all of its last words are passed on");
     bench.assert_as_before();
 }
 

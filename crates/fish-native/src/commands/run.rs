@@ -1,14 +1,21 @@
 //! `run`: the whole life of an environment in one command.
 
+use std::time::Duration;
+
 use native_driver::{Allocated, Deallocated, Driver, LogReader, ObserveError, PrepareOptions};
 use native_platform::Exit as Ended;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::cli::RunArgs;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::watch::{unstoppable, watch};
+
+/// How long the output of an environment that has ended may take to be passed on.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Allocates, passes the workload's output through, waits, deallocates.
 pub(crate) async fn run(context: &Context, args: &RunArgs) -> Result<u8, Failure> {
@@ -78,11 +85,10 @@ pub(crate) async fn whole_run(
         }
     };
     let ended = driver.wait(id, context.stop.token()).await;
-    if let (Ok(_), Some(pump)) = (&ended, pump) {
+    let mut output = pump.map(|pump| Output { pump, printer: printer.clone() });
+    if ended.is_ok() {
         // All that it printed comes before anything that is said about its end.
-        if let Ok(Err(error)) = pump.await {
-            printer.warning(format_args!("the workload's output ends early: {error}"));
-        }
+        Output::to_its_end(output.take()).await;
     }
     if keep {
         printer.note(format_args!("kept {id}; `fish-native deallocate {id}` removes it"));
@@ -96,6 +102,8 @@ pub(crate) async fn whole_run(
         say_how_it_ended(printer, ended);
     }
     let gone = driver.deallocate(id, unstoppable(printer)).await;
+    // A workload that was told to stop may have had something to say about it.
+    Output::to_its_end(output).await;
     match (ended, gone) {
         (Ok(ended), Ok(gone)) => {
             printer.note(format_args!("  {id} is gone; audit: clean"));
@@ -127,6 +135,26 @@ fn say_how_it_ended(printer: &Printer, ended: &Ended) {
     match ended.signal {
         Some(signal) => printer.note(format_args!("  the workload was ended by signal {signal}")),
         None => printer.note(format_args!("  the workload ended with exit code {}", ended.code)),
+    }
+}
+
+/// A workload's output on its way to ours.
+struct Output {
+    pump: JoinHandle<Result<(), ObserveError>>,
+    printer: Printer,
+}
+
+impl Output {
+    /// Waits until everything has been passed on. Its end is the workload's, or the environment's.
+    async fn to_its_end(output: Option<Self>) {
+        let Some(Self { pump, printer }) = output else { return };
+        match timeout(LAST_WORDS, pump).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => printer.warning(format_args!("the workload's output ends early: {error}")),
+            Ok(Err(bug)) => printer.warning(format_args!("the workload's output ends early: {bug}")),
+            // It is still up: then its removal has failed, which is what is to be told.
+            Err(_) => {}
+        }
     }
 }
 
