@@ -15,9 +15,9 @@ pub(crate) struct Run {
 }
 
 /// Cargo, the one that runs us.
-pub(crate) fn cargo<const N: usize>(args: [&str; N]) -> Run {
+pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Run {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    Run { program: cargo, args: args.map(str::to_owned).to_vec(), variables: Vec::new() }
+    Run { program: cargo, args: args.into_iter().map(str::to_owned).collect(), variables: Vec::new() }
 }
 
 /// Whether `cargo NAME` is there.

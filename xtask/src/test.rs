@@ -5,8 +5,16 @@ use std::fs;
 use anyhow::{Context, bail};
 
 use crate::report::{Step, Steps, say};
-use crate::run::{cargo, has_subcommand};
+use crate::run::{Run, cargo, has_subcommand};
 use crate::{generate, need, root, tidy};
+
+/// Features that nothing in the workspace turns on and that have code, lints and tests of their own.
+const FEATURES: [&str; 2] = ["--features", "native-capacity/serde"];
+
+/// A cargo command over the whole workspace.
+fn workspace<'a>(command: &[&'a str], more: &[&'a str]) -> Run {
+    cargo(command.iter().chain(&["--workspace", "--locked"]).chain(&FEATURES).chain(more).copied())
+}
 
 /// Runs all of it.
 pub(crate) fn all() -> anyhow::Result<()> {
@@ -14,20 +22,16 @@ pub(crate) fn all() -> anyhow::Result<()> {
     let mut steps = Steps::new();
     steps.step("format", |_| done(cargo(["fmt", "--all", "--check"]).run()));
     steps.step("tidy", |_| done(tidy::check()));
-    steps.step("lints", |_| {
-        done(cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]).run())
-    });
+    steps.step("lints", |_| done(workspace(&["clippy"], &["--all-targets", "--", "-D", "warnings"]).run()));
     // The black-box suite drives the program itself, so it is built before any test starts.
-    steps.step("build", |_| done(cargo(["build", "--workspace", "--all-targets", "--locked"]).run()));
+    steps.step("build", |_| done(workspace(&["build"], &["--all-targets"]).run()));
     steps.step("tests", tests);
     steps.step("doctests", |steps| {
-        let (lines, success) = cargo(["test", "--workspace", "--doc", "--locked"]).lines(is_summary)?;
+        let (lines, success) = workspace(&["test", "--doc"], &[]).lines(is_summary)?;
         steps.summaries.push(sum("doctests", &lines));
         if success { Ok(Step::Done) } else { bail!("doctests failed") }
     });
-    steps.step("docs", |_| {
-        done(cargo(["doc", "--workspace", "--no-deps", "--locked"]).with("RUSTDOCFLAGS", "-D warnings").run())
-    });
+    steps.step("docs", |_| done(workspace(&["doc", "--no-deps"], &[]).with("RUSTDOCFLAGS", "-D warnings").run()));
     steps.step("generated files", |_| done(generate::all(generate::Mode::Check)));
     steps.step("deny", |_| {
         if has_subcommand("deny") {
@@ -51,14 +55,14 @@ fn tests(steps: &mut Steps) -> anyhow::Result<Step> {
         std::env::var_os("CARGO_TARGET_DIR").map_or(binary, |dir| root().join(dir).join("debug").join("fish-native"));
     let binary = binary.to_str().context("the target directory is not text")?;
     let success = if has_subcommand("nextest") {
-        let run = cargo(["nextest", "run", "--workspace", "--profile", "ci", "--locked"]);
+        let run = workspace(&["nextest", "run"], &["--profile", "ci"]);
         let (mut lines, success) = run.with("FISH_NATIVE_BIN", binary).lines(is_summary)?;
         steps.summaries.append(&mut lines);
         steps.skipped.extend(skipped_in_report().unwrap_or_default());
         success
     } else {
         say("cargo-nextest is not installed: one test binary after another (cargo install --locked cargo-nextest)");
-        let run = cargo(["test", "--workspace", "--all-targets", "--no-fail-fast", "--locked", "--", "--show-output"]);
+        let run = workspace(&["test"], &["--all-targets", "--no-fail-fast", "--", "--show-output"]);
         let (lines, success) = run.with("FISH_NATIVE_BIN", binary).lines(|l| is_summary(l) || is_skip(l))?;
         let (skips, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(|l| is_skip(l));
         steps.skipped.extend(skips.iter().map(|l| l.trim_start_matches("skipped:").trim().to_owned()));

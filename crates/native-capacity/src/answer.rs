@@ -1,9 +1,8 @@
 //! The count: how many more fit, and what limits the number.
 
-use crate::explain::{self, Explanation};
+use crate::explain::Explain;
 use crate::ledger::{Tenant, Usage};
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 
 /// How the flag `multitenancy` counts.
@@ -134,15 +133,15 @@ impl fmt::Display for LimitedBy {
 }
 
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct Capacity {
+pub struct Capacity<'a> {
     /// How many more fit. `u32::MAX` when nothing limits the number.
     pub count: u32,
     /// What keeps the count from being greater.
     pub limited_by: Option<LimitedBy>,
-    /// Every limit in words, the tightest first.
-    pub explain: Vec<Explanation>,
+    /// Every limit in words, made when it is asked for.
+    pub explain: Explain<'a>,
 }
 
 /// A pool that a request draws on.
@@ -221,22 +220,17 @@ pub(crate) fn limits(totals: &Totals, usage: &Usage, request: &Request) -> [(Lim
     ]
 }
 
-/// How many more of the request fit, and what limits the number. Allocates nothing, and takes the same time however
-/// much runs.
-pub fn count(totals: &Totals, usage: &Usage, request: &Request) -> (u32, Option<LimitedBy>) {
-    let mut answer = (u32::MAX, None);
+/// How many more of the request fit, and what limits the number.
+///
+/// Allocates nothing and takes the same time however much runs; only who asks for the explanation pays for it.
+pub fn available<'a>(totals: &'a Totals, usage: &'a Usage, request: &'a Request) -> Capacity<'a> {
+    let (mut count, mut limited_by) = (u32::MAX, None);
     for (limit, fits) in limits(totals, usage, request) {
         if let Some(fits) = fits
-            && (fits < answer.0 || answer.1.is_none())
+            && (fits < count || limited_by.is_none())
         {
-            answer = (fits, Some(limit));
+            (count, limited_by) = (fits, Some(limit));
         }
     }
-    answer
-}
-
-/// How many more of the request fit, what limits the number, and the whole of it in words.
-pub fn available(totals: &Totals, usage: &Usage, request: &Request) -> Capacity {
-    let (count, limited_by) = count(totals, usage, request);
-    Capacity { count, limited_by, explain: explain::explain(totals, usage, request) }
+    Capacity { count, limited_by, explain: Explain { totals, usage, request } }
 }

@@ -8,6 +8,35 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+/// The explanation of a [`crate::Capacity`], which is put into words only when it is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Explain<'a> {
+    pub(crate) totals: &'a Totals,
+    pub(crate) usage: &'a Usage,
+    pub(crate) request: &'a Request,
+}
+
+impl Explain<'_> {
+    /// Every limit there is, the tightest first.
+    pub fn all(&self) -> Vec<Explanation> {
+        explain(self.totals, self.usage, self.request)
+    }
+
+    /// The limits that keep even one more from fitting.
+    pub fn why_not_one(&self) -> Vec<Explanation> {
+        let mut all = self.all();
+        all.retain(|explanation| explanation.fits == 0);
+        all
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Explain<'_> {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.all())
+    }
+}
+
 /// Who holds how much of what is short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -62,8 +91,7 @@ fn listed(parts: &[String], last: &str) -> String {
     }
 }
 
-/// Every limit there is, the tightest first.
-pub(crate) fn explain(totals: &Totals, usage: &Usage, request: &Request) -> Vec<Explanation> {
+fn explain(totals: &Totals, usage: &Usage, request: &Request) -> Vec<Explanation> {
     let mut list = Vec::new();
     for (limit, fits) in answer::limits(totals, usage, request) {
         let Some(fits) = fits else { continue };

@@ -1,8 +1,8 @@
 //! Pure accounting: how many more of a request fit on a node, and why not more.
 //!
 //! A node has [`Totals`], what runs there is its [`Usage`], and somebody asks for one more [`Request`]. [`available`]
-//! says how many of them fit beside what runs, what limits that number, and explains it as a colleague would; [`count`]
-//! gives the number alone and allocates nothing.
+//! says how many of them fit beside what runs and what limits that number, and explains it, when asked, as a colleague
+//! would.
 //!
 //! The crate knows nothing of hosts, labels or this driver: a driver of virtual machines can use it unchanged. It does
 //! no I/O, reads no clock and never panics, wraps or divides by zero, whatever the numbers are.
@@ -37,7 +37,7 @@
 //! let full = available(&node, &usage, &request);
 //! assert_eq!((full.count, full.limited_by), (0, Some(LimitedBy::Cpu)));
 //! assert_eq!(
-//!     full.explain[0].to_string(),
+//!     full.explain.all()[0].to_string(),
 //!     "cpu: one more needs 14 threads, and 0 of 28 are free (16 of the host, 12 overbooked): 14 short. \
 //!      Held by fish-aaaaaa (14) and fish-bbbbbb (14). \
 //!      It fits when fish-aaaaaa ends, or with a `cpu_overbook` of 26."
@@ -56,6 +56,6 @@ mod answer;
 mod explain;
 mod ledger;
 
-pub use answer::{Capacity, LimitedBy, Request, Tenancy, Totals, available, count};
-pub use explain::{Explanation, Holder};
+pub use answer::{Capacity, LimitedBy, Request, Tenancy, Totals, available};
+pub use explain::{Explain, Explanation, Holder};
 pub use ledger::{LedgerError, Tenant, Usage};

@@ -1,7 +1,7 @@
 //! The answers against a naive model in 128-bit integers: random numbers of the whole range, and every combination of
 //! a small one.
 
-use native_capacity::{LedgerError, LimitedBy, Request, Tenancy, Tenant, Totals, Usage, available, count};
+use native_capacity::{LedgerError, LimitedBy, Request, Tenancy, Tenant, Totals, Usage, available};
 use proptest::prelude::*;
 
 /// What design says, written down without a thought for speed.
@@ -58,8 +58,14 @@ fn booked(tenants: &[Tenant]) -> Usage {
     usage
 }
 
+/// The numbers of the answer alone.
+fn numbers(totals: &Totals, usage: &Usage, request: &Request) -> (u32, Option<LimitedBy>) {
+    let capacity = available(totals, usage, request);
+    (capacity.count, capacity.limited_by)
+}
+
 fn agree(totals: &Totals, tenants: &[Tenant], usage: &Usage, request: &Request) {
-    let (found, limit) = count(totals, usage, request);
+    let (found, limit) = numbers(totals, usage, request);
     assert_eq!(i128::from(found), model(totals, tenants, request), "{totals:?} {tenants:?} {request:?}");
     assert!(limit.is_some() || found == u32::MAX);
 }
@@ -115,13 +121,16 @@ proptest! {
 
         // The explanation tells the same.
         let capacity = available(&totals, &usage, &request);
-        let (found, limit) = count(&totals, &usage, &request);
-        prop_assert_eq!((capacity.count, capacity.limited_by), (found, limit));
-        prop_assert_eq!(capacity.explain.first().map(|first| first.limit), limit);
-        prop_assert_eq!(capacity.explain.first().map_or(u32::MAX, |first| first.fits), found);
-        for explanation in &capacity.explain {
+        let explained = capacity.explain.all();
+        prop_assert_eq!(explained.first().map(|first| first.limit), capacity.limited_by);
+        prop_assert_eq!(explained.first().map_or(u32::MAX, |first| first.fits), capacity.count);
+        for explanation in &explained {
             prop_assert!(!explanation.to_string().is_empty());
         }
+        // Asked why not even one fits, it names that and nothing else.
+        let why = capacity.explain.why_not_one();
+        prop_assert_eq!(why.is_empty(), capacity.count > 0);
+        prop_assert!(why.iter().all(|explanation| explanation.fits == 0 && explanation.missing > 0));
     }
 
     /// What fits, fits: booking one leaves room for one less, and the count is never a promise that breaks.
@@ -129,13 +138,13 @@ proptest! {
     fn booking_one_leaves_one_less(totals in totals(), request in tenant()) {
         let wanted = Request::from(request);
         let mut usage = Usage::new();
-        let mut before = count(&totals, &usage, &wanted).0;
+        let mut before = numbers(&totals, &usage, &wanted).0;
         for round in 0..4 {
             if before == 0 || before == u32::MAX {
                 break;
             }
             usage.add(&format!("e{round}"), request).expect("fits");
-            let after = count(&totals, &usage, &wanted).0;
+            let after = numbers(&totals, &usage, &wanted).0;
             // Answers beyond 32 bits are cut to them.
             prop_assert!(after == before - 1 || after >= u32::MAX - 4, "{before} -> {after}");
             before = after;
@@ -263,7 +272,7 @@ fn the_extremes() {
         for usage in [&usage, &Usage::new()] {
             for request in [&tolerant, &Request::from(most), &Request::default()] {
                 let capacity = available(&totals, usage, request);
-                for explanation in capacity.explain {
+                for explanation in capacity.explain.all() {
                     assert!(!explanation.to_string().is_empty());
                 }
             }
@@ -274,7 +283,7 @@ fn the_extremes() {
     let tenant = Tenant { cpu: 14, ram_gb: 8, multitenancy: true, cpu_overbook: true, ..Tenant::default() };
     let usage = booked(&[tenant, tenant]);
     let strict = Request { cpu_overbook: false, ..Request::from(tenant) };
-    assert_eq!(count(&totals, &usage, &strict), (0, Some(LimitedBy::Cpu)));
+    assert_eq!(numbers(&totals, &usage, &strict), (0, Some(LimitedBy::Cpu)));
     let nothing = Request { multitenancy: true, ..Request::default() };
-    assert_eq!(count(&totals, &usage, &nothing), (u32::MAX, None), "nothing asked for, nothing limits");
+    assert_eq!(numbers(&totals, &usage, &nothing), (u32::MAX, None), "nothing asked for, nothing limits");
 }

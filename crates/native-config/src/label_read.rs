@@ -283,7 +283,7 @@ impl LabelReader<'_> {
     /// Every value is filled in once for each definition that could use it.
     fn check_metadata(&mut self, field: &Field<'_>, metadata: &Metadata, definitions: &[Definition]) {
         let mut told: Vec<String> = Vec::new();
-        for definition in definitions.iter().filter(|definition| definition.is_native()) {
+        for (n, definition) in definitions.iter().enumerate().filter(|(_, definition)| definition.is_native()) {
             let disks: Vec<&str> = definition.resources.disks.keys().map(DiskName::as_str).collect();
             let context = dummy_context(disks.iter().copied());
             let errors = crate::metadata::check(metadata, &context);
@@ -298,7 +298,13 @@ impl LabelReader<'_> {
                     MetadataError::Collision { .. } => Some("rename one of the two".to_owned()),
                     _ => None,
                 };
-                self.reader.error(pos, &path, &error, hint.as_deref());
+                // The metadata is the label's, the disks are a definition's: where there are several, say whose.
+                let message = if definitions.len() > 1 && matches!(error, MetadataError::Template { .. }) {
+                    format!("for definitions[{n}]: {error}")
+                } else {
+                    error.to_string()
+                };
+                self.reader.error(pos, &path, message, hint.as_deref());
                 told.push(key);
             }
         }

@@ -19,7 +19,7 @@ use crate::operation::Operation;
 use crate::plan::{self, Layout};
 use crate::progress::{Phase, Progress, Watch, millis};
 use crate::recover;
-use crate::report::{AllocateTimings, Allocated, WhatIf};
+use crate::report::{AllocateTimings, Allocated};
 use crate::store::{Held, WorkspaceLock};
 
 /// An environment that has its name and its journal, and nothing else.
@@ -91,11 +91,10 @@ fn claim(node: &Arc<Node>, request: &AllocateRequest, watch: &Watch) -> Result<C
     let warnings = plan::validate(definition, Some(&node.config)).map_err(PlanError::from)?;
     warnings.into_iter().for_each(|w| watch.emit(Progress::Warning(w)));
     let lock = node.lock_workspace(watch.cancel())?.ok_or(AllocateCause::Cancelled)?;
-    if !node.probe {
-        let capacity = crate::capacity::capacity(node, &WhatIf::default(), definition)?;
-        if capacity.count == 0 {
-            return Err(AllocateCause::DoesNotFit(capacity));
-        }
+    if !node.probe
+        && let Some(full) = crate::capacity::why_not_one(node, definition)?
+    {
+        return Err(AllocateCause::DoesNotFit(full));
     }
     let held = new_identifier(node, &lock)?;
     let layout = node.layout(&held.id, definition);

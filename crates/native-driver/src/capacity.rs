@@ -1,6 +1,6 @@
 //! How many more of a definition fit, out of the journals, the host's facts and the workspace's free space.
 
-use native_capacity::{Request, Totals, Usage, available};
+use native_capacity::{Explanation, Request, Totals, Usage, available};
 use native_config::Definition;
 
 use crate::error::CapacityError;
@@ -11,6 +11,21 @@ use crate::report::{Capacity, Grant, LimitedBy, NodeUsage, Tenant, WhatIf};
 
 /// The answer, explained.
 pub(crate) fn capacity(node: &Node, what_if: &WhatIf, definition: &Definition) -> Result<Capacity, CapacityError> {
+    ask(node, what_if, definition, |answer| answer.explain.all())
+}
+
+/// Why not even one fits; nothing when one does.
+pub(crate) fn why_not_one(node: &Node, definition: &Definition) -> Result<Option<Capacity>, CapacityError> {
+    let answer = ask(node, &WhatIf::default(), definition, |answer| answer.explain.why_not_one())?;
+    Ok((answer.count == 0).then_some(answer))
+}
+
+fn ask(
+    node: &Node,
+    what_if: &WhatIf,
+    definition: &Definition,
+    explain: impl Fn(&native_capacity::Capacity<'_>) -> Vec<Explanation>,
+) -> Result<Capacity, CapacityError> {
     let usage = match &what_if.usage {
         NodeUsage::Journals => of_journals(node)?,
         NodeUsage::Given(tenants) => of_tenants(tenants),
@@ -23,7 +38,7 @@ pub(crate) fn capacity(node: &Node, what_if: &WhatIf, definition: &Definition) -
     Ok(Capacity {
         count: answer.count.into(),
         limited_by: answer.limited_by.map(convert_limit),
-        explain: answer.explain.iter().map(ToString::to_string).collect(),
+        explain: explain(&answer).iter().map(ToString::to_string).collect(),
     })
 }
 

@@ -36,3 +36,15 @@ fn a_config_with_every_common_mistake() {
 fn a_label_that_is_valid_with_warnings() {
     renders("warnings", 0);
 }
+
+#[test]
+fn a_file_that_is_not_there_hides_nothing_of_the_others() {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/check");
+    let mut check = command(binary());
+    check.args(["check", "--json", "none.yml", "config.yml"]).current_dir(&dir);
+    let json = Running::start(check).finish().code(2).json();
+    assert_eq!(json["valid"], false);
+    let problems = json["problems"].as_array().expect("a list");
+    assert!(problems[0]["message"].as_str().is_some_and(|m| m.contains("could not read none.yml")), "{json}");
+    assert!(problems[1..].iter().all(|p| p["file"] == "config.yml") && problems.len() > 1, "{json}");
+}

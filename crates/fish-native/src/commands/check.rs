@@ -24,8 +24,21 @@ pub(crate) fn check(context: &Context, args: &CheckArgs) -> Result<u8, Failure> 
     let mut all: Vec<Problem> = Vec::new();
     let mut valid = true;
     for path in &args.files {
-        let text = load::text(path)?;
         let name = load::name(path);
+        let text = match load::text(path) {
+            Ok(text) => text,
+            Err(failure) => {
+                // One file that can't be read says nothing about the others.
+                let problem = unread(name.clone(), &failure);
+                if !context.printer.is_json() {
+                    context.printer.error(&problem.message);
+                }
+                context.printer.line(format!("{name}: not read"));
+                valid = false;
+                all.push(problem);
+                continue;
+            }
+        };
         let source = Source::new(&name, &text);
         let kind = match args.kind {
             Some(Kind::Label) => native_config::Kind::Label,
@@ -51,6 +64,20 @@ pub(crate) fn check(context: &Context, args: &CheckArgs) -> Result<u8, Failure> 
     }
     context.printer.document(&json!({ "valid": valid, "problems": all }));
     Ok(if valid { Exit::Done.code() } else { Exit::Usage.code() })
+}
+
+/// The problem of a file as a whole.
+fn unread(file: String, failure: &Failure) -> Problem {
+    let message = std::iter::once(&failure.message).chain(&failure.causes).cloned().collect::<Vec<_>>().join(": ");
+    Problem {
+        file,
+        line: 1,
+        column: 1,
+        field: String::new(),
+        message,
+        hint: failure.hint.clone(),
+        severity: Severity::Error,
+    }
 }
 
 fn count(n: usize, what: &str) -> String {

@@ -47,7 +47,7 @@ fn explain_capacity(capacity: &Capacity) -> String {
     match (capacity.explain.as_slice(), &capacity.limited_by) {
         ([], Some(by)) => by.to_string(),
         ([], None) => "no room".to_owned(),
-        (lines, _) => lines.join("; "),
+        (lines, _) => lines.join(" "),
     }
 }
 
