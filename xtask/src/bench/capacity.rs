@@ -1,35 +1,17 @@
-//! `cargo xtask bench`: figures, taken on this machine in one run.
-//!
-//! Chores are compiled without optimisation; a bench starts itself again with it.
+//! Answers of the capacity accounting, per second on one core.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use native_capacity::{Request, Tenant, Totals, Usage, available};
 
 use crate::report::say;
-use crate::run::cargo;
 
 /// How long each figure is measured.
 const TIME: Duration = Duration::from_secs(2);
 
-/// Runs one bench.
-pub(crate) fn run(what: &str) -> anyhow::Result<()> {
-    match what {
-        "capacity" => {
-            cargo(["run", "--quiet", "--release", "--package", "xtask", "--", "bench", "capacity-here"]).run()
-        }
-        "capacity-here" => {
-            capacity();
-            Ok(())
-        }
-        _ => bail!("no such bench: {what}; there is `capacity`"),
-    }
-}
-
-/// Answers per second on one core, for nodes with this many tenants.
-fn capacity() {
+/// Measures nodes with different numbers of tenants.
+pub(crate) fn run() -> anyhow::Result<()> {
     for tenants in [0, 2, 20, 200] {
         let node = Totals { cpu: 256, ram_gb: 2048, disk_gb: Some(100_000), cpu_overbook: 64, ..Totals::default() };
         let tenant =
@@ -37,10 +19,7 @@ fn capacity() {
         let mut usage = Usage::new();
         for n in 0..tenants {
             // Small numbers that fit; the names are all different.
-            if usage.add(&format!("fish-{n:06}"), tenant).is_err() {
-                say("the ledger refuses the bench's tenants");
-                return;
-            }
+            usage.add(&format!("fish-{n:06}"), tenant)?;
         }
         let request = Request::from(tenant);
         let numbers = rate(|| {
@@ -51,6 +30,7 @@ fn capacity() {
         });
         say(&format!("{tenants:>4} tenants: {numbers:>12.0} answers/s, {explained:>10.0} put into words/s"));
     }
+    Ok(())
 }
 
 /// How often a second something can be done.
