@@ -111,7 +111,9 @@ fn usage(error: &clap::Error) -> u8 {
             log_format: LogFormat::Text,
         };
         let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        // The first paragraph says what is wrong; the usage follows.
+        let words = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+        let message = words.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned();
         Printer::new(&global).document(&Failure::usage(message).hint("`fish-native --help`").document());
     }
     Exit::Usage.code()

@@ -37,6 +37,8 @@ fn a_wrong_use_is_an_error_of_its_own_and_a_document_too() {
     assert!(out.stderr.contains("Usage"), "{}", out.stderr);
     let json = fish(&dir, &["frobnicate", "--json"]).code(2).json();
     assert_eq!(json["error"]["code"], 2, "{json}");
+    let json = fish(&dir, &["status", "--json"]).code(2).json();
+    assert!(json["error"]["message"].as_str().is_some_and(|m| m.contains("<ID>")), "what is missing is named: {json}");
 }
 
 #[test]
@@ -166,6 +168,7 @@ fn an_environment_that_never_was_is_no_environment() {
         for command in [&["status", id][..], &["logs", id], &["deallocate", id]] {
             bench.fish(command).code(15);
         }
+        assert!(bench.fish(&["status", id]).stdout.contains("NONE"), "the word that a node knows");
         let json = bench.fish(&["exec", id, "--json", "--", "id"]).code(125).json();
         assert_eq!(json["error"]["code"], 15, "{json}");
     }

@@ -57,7 +57,8 @@ pub(crate) async fn deallocate(context: &Context, args: &DeallocateArgs) -> Resu
 /// What one environment is doing.
 pub(crate) async fn status(context: &Context, id: &str) -> Result<u8, Failure> {
     let absent = |id: &str| {
-        // Both at once: programs that look at the document learn `NONE`, those that look at the code learn 15.
+        // Both at once: who looks at the result learns `NONE`, who looks at the code learns 15.
+        context.printer.line(format_args!("identifier  {id}\nstatus      NONE"));
         Failure::new(Exit::Absent, "status", format!("there is no environment {id}"))
             .hint("`fish-native list` shows what there is")
             .with("identifier", json!(id))
