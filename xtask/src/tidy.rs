@@ -28,6 +28,9 @@ pub(crate) fn check() -> anyhow::Result<()> {
     problems.extend(graph::licences(&metadata, &deny));
     problems.extend(graph::sources(&metadata));
     problems.extend(graph::bans(&metadata, &deny));
+    // Alone: together with others, cargo would build it with the features that they ask for.
+    let tree = ["tree", "--package", "native-helper", "--edges", "normal,no-proc-macro", "--prefix", "none"];
+    problems.extend(graph::root_side(&cargo(tree).output()?));
     problems.extend(shape::changelog(&changelog));
 
     let files = files(&root)?;

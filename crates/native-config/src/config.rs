@@ -1,6 +1,6 @@
 //! The types of the driver's configuration. Plain data; [`crate::parse_config`] makes it.
 
-use crate::{GroupName, InstanceName, Lifetime, Origin, ProxyUrl, ToolKey};
+use crate::{AccountKind, GroupName, InstanceName, Isolation, Lifetime, LimitsMode, Origin, ProxyUrl, ToolKey};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,41 +33,6 @@ pub enum Privilege {
     Helper,
     /// Each privileged command by itself through `sudo -n` (macOS).
     SudoCommands,
-}
-
-/// Where the environment's account lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AccountKind {
-    /// A user in the host's database.
-    #[default]
-    Real,
-    /// Known only inside the environment.
-    Ephemeral,
-}
-
-/// How far the workload is kept apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Isolation {
-    /// Namespaces of its own.
-    #[default]
-    Private,
-    /// An account of its own and nothing more.
-    Basic,
-}
-
-/// Whether cpu, memory and process limits are enforced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LimitsMode {
-    /// Enforced; an error where the host can't.
-    #[default]
-    Hard,
-    /// Enforced where the host can.
-    Soft,
-    /// Not set.
-    Off,
 }
 
 /// How multitenancy counts.

@@ -1,7 +1,8 @@
 //! The driver's own mapping: every key of one instance.
 
-use crate::config::{AccountKind, DriverConfig, Isolation, LimitsMode, Privilege, Tenancy};
+use crate::config::{DriverConfig, Privilege, Tenancy};
 use crate::config_read::ConfigReader;
+use crate::modes::{AccountKind, Isolation, LimitsMode};
 use crate::problem::Target;
 use crate::reader::{Field, Fields, Known};
 use crate::tree::Yaml;

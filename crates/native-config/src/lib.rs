@@ -40,6 +40,11 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Features
+//!
+//! `files` (default) is the reading of files. Without it there are the names and modes alone, which cross the privilege
+//! boundary: the root helper is built with no parser but that of its own rules.
+//!
 //! # Invariants
 //!
 //! - A [`Checked::value`] is there exactly when no problem is an error.
@@ -48,42 +53,72 @@
 //! - No text, however long or deep, makes a reader panic, overflow its stack or take memory beyond a small multiple of
 //!   the text.
 //! - A password is never part of a problem or of `Debug`.
-mod checksum;
-mod config;
-mod config_read;
-mod driver_read;
-mod duration;
-mod image_name;
-mod image_read;
-mod label;
-mod label_read;
-mod metadata;
+mod groups;
+mod modes;
 mod names;
+
+pub use groups::GroupStanding;
+pub use modes::{AccountKind, Isolation, LimitsMode};
+pub use names::{DiskName, EnvironmentId, GroupName, ImageName, ImageVersion, InstanceName, NameError};
+
+#[cfg(feature = "files")]
+mod checksum;
+#[cfg(feature = "files")]
+mod config;
+#[cfg(feature = "files")]
+mod config_read;
+#[cfg(feature = "files")]
+mod driver_read;
+#[cfg(feature = "files")]
+mod duration;
+#[cfg(feature = "files")]
+mod image_name;
+#[cfg(feature = "files")]
+mod image_read;
+#[cfg(feature = "files")]
+mod label;
+#[cfg(feature = "files")]
+mod label_read;
+#[cfg(feature = "files")]
+mod metadata;
+#[cfg(feature = "files")]
 mod origin;
+#[cfg(feature = "files")]
 mod pattern;
+#[cfg(feature = "files")]
 mod problem;
+#[cfg(feature = "files")]
 mod reader;
+#[cfg(feature = "files")]
 mod resources_read;
+#[cfg(feature = "files")]
 mod schema;
+#[cfg(feature = "files")]
 mod sniff;
+#[cfg(feature = "files")]
 mod template;
+#[cfg(feature = "files")]
 mod template_walk;
+#[cfg(feature = "files")]
 mod tools;
+#[cfg(feature = "files")]
 mod tree;
 
-pub use checksum::{Checksum, ChecksumError, SumAlgo};
-pub use config::{AccountKind, AlterError, DriverConfig, Isolation, LimitsMode, NodeConfig, Privilege, Tenancy};
-pub use config_read::parse_config;
-pub use duration::{DurationError, Lifetime, parse_fish_duration, parse_go_duration, parse_length};
-pub use image_name::{ImageNameError, image_name, image_version};
-pub use label::{Definition, Disk, DiskKind, EntryError, Image, Label, Resources};
-pub use label_read::parse_label;
-pub use metadata::{Metadata, MetadataError, environment};
-pub use names::{DiskName, EnvironmentId, GroupName, ImageName, ImageVersion, InstanceName, NameError};
-pub use origin::{Origin, OriginError, ProxyUrl};
-pub use pattern::{NodePattern, PatternError, path_match};
-pub use problem::{Checked, Problem, Problems, Severity, Source, Target};
-pub use schema::{json_schema_config, json_schema_label};
-pub use sniff::{Kind, sniff};
-pub use template::{Template, TemplateContext, TemplateError};
-pub use tools::{FileFacts, ToolKey};
+#[cfg(feature = "files")]
+pub use self::{
+    checksum::{Checksum, ChecksumError, SumAlgo},
+    config::{AlterError, DriverConfig, NodeConfig, Privilege, Tenancy},
+    config_read::parse_config,
+    duration::{DurationError, Lifetime, parse_fish_duration, parse_go_duration, parse_length},
+    image_name::{ImageNameError, image_name, image_version},
+    label::{Definition, Disk, DiskKind, EntryError, Image, Label, Resources},
+    label_read::parse_label,
+    metadata::{Metadata, MetadataError, environment},
+    origin::{Origin, OriginError, ProxyUrl},
+    pattern::{NodePattern, PatternError, path_match},
+    problem::{Checked, Problem, Problems, Severity, Source, Target},
+    schema::{json_schema_config, json_schema_label},
+    sniff::{Kind, sniff},
+    template::{Template, TemplateContext, TemplateError},
+    tools::{FileFacts, ToolKey},
+};

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use native_config::{Definition, DiskKind, DiskName, DriverConfig, EnvironmentId, Lifetime, TemplateContext};
+use native_config::{
+    Definition, DiskKind, DiskName, DriverConfig, EnvironmentId, GroupStanding, Lifetime, TemplateContext,
+};
 use native_platform::{
     AccountStep, Backing, LayerSource, LayersStep, Limits, Step, Variables, VolumeName, VolumeStep, WorkloadStep,
 };
@@ -21,54 +23,6 @@ const HOME: u64 = 10 * GB;
 const TEMP: u64 = 2 * GB;
 /// No volume of ours is made smaller than this: a file system does not fit into less.
 const LEAST: u64 = 16 << 20;
-
-/// Groups whose members are as good as root on some system, or read what others must not. Without an
-/// `allowed_groups` in the config, a label gets every group but these.
-const PRIVILEGED: &[&str] = &[
-    "_developer",
-    "_lpadmin",
-    "_lpoperator",
-    "_sshd",
-    "adm",
-    "admin",
-    "backup",
-    "bin",
-    "com.apple.access_ssh",
-    "daemon",
-    "disk",
-    "docker",
-    "incus",
-    "incus-admin",
-    "input",
-    "kmem",
-    "kvm",
-    "libvirt",
-    "libvirt-qemu",
-    "lp",
-    "lpadmin",
-    "lxd",
-    "mem",
-    "microk8s",
-    "netdev",
-    "operator",
-    "plugdev",
-    "podman",
-    "procmod",
-    "procview",
-    "root",
-    "sambashare",
-    "shadow",
-    "ssh_keys",
-    "sudo",
-    "sys",
-    "systemd-journal",
-    "tape",
-    "tty",
-    "utmp",
-    "vboxusers",
-    "wheel",
-    "wireshark",
-];
 
 /// Where things of an environment are, and how much room there is.
 #[derive(Debug, Clone)]
@@ -117,11 +71,18 @@ pub(crate) fn validate(definition: &Definition, config: Option<&DriverConfig>) -
         } else if !allowed.is_empty() && !allowed.contains(group) {
             let names: Vec<_> = allowed.iter().map(ToString::to_string).collect();
             refuse(field, format!("{group} is not allowed"), Some(format!("allowed are {}", names.join(", "))));
-        } else if group.as_str() == "root" || (allowed.is_empty() && PRIVILEGED.contains(&group.as_str())) {
-            // Group root owns system files; no config makes that right.
-            let hint =
-                (group.as_str() != "root").then(|| format!("an operator allows it with `allowed_groups: [{group}]`"));
-            refuse(field, format!("{group} is a privileged group"), hint);
+        } else {
+            match group.standing() {
+                GroupStanding::Root => {
+                    refuse(field, format!("{group} is root's own group, which no config allows"), None)
+                }
+                GroupStanding::Privileged if allowed.is_empty() => refuse(
+                    field,
+                    format!("{group} is a privileged group"),
+                    Some(format!("an operator allows it with `allowed_groups: [{group}]`")),
+                ),
+                GroupStanding::Privileged | GroupStanding::Usual => {}
+            }
         }
     }
     for (n, image) in definition.images.iter().enumerate() {

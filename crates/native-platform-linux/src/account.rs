@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use native_config::{AccountKind, EnvironmentId, GroupName};
+use native_config::{AccountKind, EnvironmentId, GroupName, GroupStanding};
 use native_platform::{AccountStep, Ended, ErrorKind, Presence, StepError, StepKind};
 use nix::unistd::{Group, Uid, User};
 
@@ -20,24 +20,6 @@ const STEP: StepKind = StepKind::Account;
 const DATABASE_LOCK: Duration = Duration::from_secs(30);
 /// `userdel`: the user still has processes.
 const USER_BUSY: i32 = 8;
-
-/// Groups that give root away, or data of others. Refused whatever the config allows.
-const PRIVILEGED_GROUPS: &[&str] = &[
-    "root",
-    "wheel",
-    "sudo",
-    "admin",
-    "adm",
-    "shadow",
-    "disk",
-    "kmem",
-    "docker",
-    "lxd",
-    "libvirt",
-    "incus",
-    "podman",
-    "systemd-journal",
-];
 
 fn failed(what: impl Into<String>) -> StepError {
     StepError::failed(STEP, what)
@@ -57,14 +39,15 @@ pub(crate) fn group_ids(names: &[GroupName]) -> Result<Vec<u32>, StepError> {
     let mut ids = Vec::with_capacity(names.len());
     for name in names {
         let refused = |why: &str| StepError::new(STEP, ErrorKind::Invalid, format!("group {name} {why}"));
-        if PRIVILEGED_GROUPS.contains(&name.as_ref()) {
-            return Err(refused("gives its members rights over the host").hint("take it out of the label's groups"));
+        // What else may be named is said by the operator's config, or for a service user by `helper.yml`.
+        if name.standing() == GroupStanding::Root {
+            return Err(refused("is root's own").hint("take it out of the label's groups"));
         }
         let Some(found) = group(name.as_ref())? else {
             return Err(refused("does not exist on this host").hint(format!("groupadd --system {name}")));
         };
         if found.gid.as_raw() == 0 {
-            return Err(refused("is root's group under another name"));
+            return Err(refused("is root's own under another name").hint("take it out of the label's groups"));
         }
         ids.push(found.gid.as_raw());
     }

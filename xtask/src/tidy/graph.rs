@@ -27,6 +27,44 @@ const ARROWS: [(&str, &[&str]); 13] = [
 /// Crates that only tests use.
 const TESTS_ONLY: [&str; 1] = ["native-platform-fake"];
 
+/// Every crate that runs as root in `fish-native-helper`, ours included. A new one is looked at before it gets here.
+const ROOT_SIDE: [&str; 22] = [
+    "bitflags",
+    "cfg-if",
+    "equivalent",
+    "hashbrown",
+    "hex",
+    "indexmap",
+    "itoa",
+    "libc",
+    "libyaml-rs",
+    "memchr",
+    "native-config",
+    "native-helper",
+    "native-platform",
+    "native-platform-linux",
+    "nix",
+    "ryu",
+    "serde",
+    "serde_core",
+    "serde_json",
+    "thiserror",
+    "yaml_serde",
+    "zmij",
+];
+
+/// The helper is built from the crates that may run as root, and from nothing else. `tree` is what `cargo tree` says of
+/// it, one name and version per line.
+pub(super) fn root_side(tree: &str) -> Vec<String> {
+    let names: BTreeSet<&str> =
+        tree.lines().filter_map(|line| line.split(' ').next()).filter(|n| !n.is_empty()).collect();
+    let why = |name| format!("native-helper: {name} would run as root; see ROOT_SIDE in xtask/src/tidy/graph.rs");
+    let mut problems: Vec<String> = names.iter().filter(|n| !ROOT_SIDE.contains(n)).map(why).collect();
+    let gone = ROOT_SIDE.iter().filter(|n| !names.contains(*n));
+    problems.extend(gone.map(|name| format!("native-helper: {name} is not used any more; take it out of ROOT_SIDE")));
+    problems
+}
+
 /// Every arrow between our crates is one of the design's.
 pub(super) fn arrows(metadata: &Value) -> Vec<String> {
     let allowed: BTreeMap<&str, &[&str]> = ARROWS.into_iter().collect();
@@ -219,6 +257,14 @@ mod tests {
                 "stranger: not in the design's crates (xtask/src/tidy/graph.rs)",
             ]
         );
+    }
+
+    #[test]
+    fn what_would_run_as_root_is_named() {
+        let tree: String = ROOT_SIDE.iter().map(|name| format!("{name} v1.0.0\n")).collect();
+        assert!(root_side(&tree).is_empty());
+        let problems = root_side(&format!("{}url v2.5.8\n", tree.replace("zmij v1.0.0\n", "")));
+        assert!(problems.len() == 2 && problems[0].contains("url would run as root"), "{problems:?}");
     }
 
     #[test]
