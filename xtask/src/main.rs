@@ -9,6 +9,7 @@ mod generate;
 mod need;
 mod report;
 mod run;
+mod schema_page;
 mod test;
 mod tidy;
 

@@ -60,7 +60,7 @@ fn image() -> Value {
             json!({
                 "type": ["string", "null"],
                 "pattern": "^(|md5:[0-9a-fA-F]{32}|sha1:[0-9a-fA-F]{40}|sha256:[0-9a-fA-F]{64}|sha512:[0-9a-fA-F]{128})$",
-                "description": "Checksum, <algo>:<hex>; sha256 or sha512",
+                "description": "Checksum, `ALGO:HEX`; sha256 or sha512",
             }),
         ),
         ("name", name("Else the url's file name up to the last `-`, or up to the extension")),
@@ -215,37 +215,60 @@ fn driver() -> Value {
             "ram_alter" => whole(i32_range.0, i32_range.1, "Added to the memory of the host, in GB"),
             "cpu_overbook" => whole(0, u32_max, "Threads that tolerant tenants may share"),
             "ram_overbook" => whole(0, u32_max, "Memory that tolerant tenants may share, in GB"),
-            "download_user" => text("User of HTTP basic authentication"),
+            "download_user" => text("User of HTTP basic authentication for images"),
             "download_password" => text("Password of HTTP basic authentication"),
-            "download_origins" => texts("The only origins that the credentials are sent to, as https://host:port"),
+            "download_origins" => texts(
+                "The only origins that the credentials are sent to, as https://host:port; default: the origin of the image's own url, if it is https or this host itself",
+            ),
             "download_ca" => text("PEM file with more certificate authorities"),
             "download_proxy" => text("Proxy for downloads, as http://host:port"),
-            "privilege" => {
-                one_of(&["auto", "root", "helper", "sudo-commands", "sudo_commands"], "How the driver gets its rights")
-            }
-            "account" => one_of(&["real", "ephemeral"], "Where the environment's account lives"),
-            "isolation" => one_of(&["private", "basic"], "How far the workload is kept apart"),
+            "privilege" => one_of(
+                &["auto", "root", "helper", "sudo-commands", "sudo_commands"],
+                "How the driver gets its rights: `root` when it is root already, `helper` by the root helper and its one sudo rule, `sudo-commands` each command by sudo (macOS); default auto: root for root, else helper",
+            ),
+            "account" => one_of(
+                &["real", "ephemeral"],
+                "Where the account lives: in the host's user database, or inside the environment alone; default real",
+            ),
+            "isolation" => one_of(
+                &["private", "basic"],
+                "How far the workload is kept apart: by namespaces of its own, or by its user alone where there are none to be had; default private",
+            ),
             "limits" => {
-                json!({ "enum": ["hard", "soft", "off", false, null], "description": "Whether limits are enforced" })
+                json!({
+                    "enum": ["hard", "soft", "off", false, null],
+                    "description": "Whether the limits of CPU and memory are ceilings, apply only when others want the same, or are left out; default hard",
+                })
             }
-            "tenancy" => one_of(&["strict", "lenient"], "How multitenancy counts"),
+            "tenancy" => one_of(
+                &["strict", "lenient"],
+                "Whether a label without `multitenancy` runs alone (`strict`), or the flag keeps nobody out, as in the Go driver (`lenient`); default strict",
+            ),
             "uid_min" => whole(1_000, u32_max - 1, "First uid for environments, default 70000"),
             "uid_max" => whole(1_000, u32_max - 1, "Last uid for environments, default 79999"),
-            "home_size" => size("Size of the home directory's disk"),
-            "tmp_size" => size("Size of the private temporary directories"),
+            "home_size" => size("Size of the home directory's disk, default 10GiB"),
+            "tmp_size" => size("Size of the disk for `/tmp` and `/var/tmp`, default 2GiB"),
             "log_size" => size("How much of the workload's output is kept, default 64MB"),
-            "images_max_size" => size("The most that the image cache may hold"),
+            "images_max_size" => size(
+                "The most that the image cache may hold; what was not used for longest goes first; default no limit",
+            ),
             "stop_grace" => {
-                json!({ "type": ["string", "integer", "null"], "description": "Time that a stopped workload has to end, default 5s" })
+                json!({ "type": ["string", "integer", "null"], "description": "Time between SIGINT and SIGKILL when a workload is stopped, default 5s" })
             }
             "default_lifetime" => {
-                json!({ "type": ["string", "integer", "null"], "description": "Lifetime where a label leaves it to the default" })
+                json!({ "type": ["string", "integer", "null"], "description": "Lifetime where a label leaves it to the default; default: no limit" })
             }
-            "writable_paths" => texts("What an environment may write outside its own directories"),
-            "allowed_groups" => texts("The groups that labels may ask for"),
-            "allow_setuid" => flag("Setuid programs in images keep the bit"),
-            "slots" => whole(1, u32_max, "How many environments may run at once"),
-            "node_identifiers" => texts("Replaces the node's own identifiers"),
+            "writable_paths" => {
+                texts("Directories of the host that environments may write besides their own; default none")
+            }
+            "allowed_groups" => {
+                texts("The groups that labels may ask for; default: all but those whose members are as good as root")
+            }
+            "allow_setuid" => flag("Setuid programs of the host, such as sudo, work inside; default false"),
+            "slots" => whole(1, u32_max, "How many environments may run at once; default: no limit but the resources"),
+            "node_identifiers" => texts(
+                "Replaces the identifiers that the host gives itself, as `OS:linux`, which `node_filter` of labels is compared with",
+            ),
             "pids_max" => whole(1, u32_max, "Processes of an environment, default 4096"),
             "open_files" => whole(16, i64::MAX, "Open files of each process, default 65536"),
             // A test keeps this from being reached.
