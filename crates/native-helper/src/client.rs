@@ -218,7 +218,8 @@ impl Session for HelperSession {
         self.tell(&Request::Enter { command: command.clone() })?;
         let (helper, mut from) = (Arc::clone(&self.input), io.input);
         // Left behind when the command ends first: it waits for a caller that has nothing more to say.
-        thread::spawn(move || pass_on(&mut *from, &helper));
+        let started = thread::Builder::new().spawn(move || pass_on(&mut *from, &helper));
+        started.map_err(|e| unreachable_helper(format!("start a thread: {e}")))?;
         self.is_over = true;
         self.answer(io.output)
     }

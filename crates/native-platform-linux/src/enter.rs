@@ -180,7 +180,7 @@ fn relay(child: nix::unistd::Pid, outer: Outer, io: EnterIo<'_>) -> Result<i32, 
     let terminal = error.is_none();
     let mut from = io.input;
     // Ends when the caller's input does, or never: it is left behind with this process, which ends soon after.
-    thread::spawn(move || {
+    let pass_on = move || {
         let mut chunk = [0; 16 << 10];
         while let Ok(n) = from.read(&mut chunk) {
             if n == 0 {
@@ -194,7 +194,8 @@ fn relay(child: nix::unistd::Pid, outer: Outer, io: EnterIo<'_>) -> Result<i32, 
                 break;
             }
         }
-    });
+    };
+    thread::Builder::new().spawn(pass_on).map_err(failed("start a thread"))?;
     let ended = sys::pidfd_open(child).map_err(failed("watch the command"))?;
     let mut sources = vec![(Stream::Out, Some(File::from(output)))];
     sources.extend(error.map(|e| (Stream::Err, Some(File::from(e)))));

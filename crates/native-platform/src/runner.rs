@@ -211,17 +211,27 @@ impl Runner for SystemRunner {
         // threads own their pipe and report through a channel: a grandchild that keeps a pipe open, or a sudo that we
         // may not signal, costs us the time limit and a thread, not for ever.
         let mut threads = Vec::new();
-        if let Some((mut pipe, bytes)) = child.stdin.take().zip(invocation.stdin.clone()) {
-            // A tool that does not read its input to the end is no error of ours: EPIPE is ignored.
-            threads.push(thread::spawn(move || drop(pipe.write_all(&bytes))));
-        }
         let (send, receive) = mpsc::channel();
-        if let Some(pipe) = child.stdout.take() {
-            let send = send.clone();
-            threads.push(thread::spawn(move || drop(send.send((0, read_end(pipe, STDOUT_KEPT))))));
-        }
-        if let Some(pipe) = child.stderr.take() {
-            threads.push(thread::spawn(move || drop(send.send((1, read_end(pipe, STDERR_KEPT))))));
+        let input = child.stdin.take().zip(invocation.stdin.clone());
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let served = (|| {
+            if let Some((mut pipe, bytes)) = input {
+                // A tool that does not read its input to the end is no error of ours: EPIPE is ignored.
+                threads.push(in_thread(move || drop(pipe.write_all(&bytes)))?);
+            }
+            if let Some(pipe) = stdout {
+                let send = send.clone();
+                threads.push(in_thread(move || drop(send.send((0, read_end(pipe, STDOUT_KEPT)))))?);
+            }
+            if let Some(pipe) = stderr {
+                threads.push(in_thread(move || drop(send.send((1, read_end(pipe, STDERR_KEPT)))))?);
+            }
+            Ok(())
+        })();
+        if let Err(source) = served {
+            kill_group(&mut child);
+            join(threads, Instant::now() + Duration::from_secs(1));
+            return Err(start(source));
         }
         let timed_out = |child: &mut Child, threads| {
             kill_group(child);
@@ -257,6 +267,11 @@ impl Runner for SystemRunner {
             _ => Err(start(io::Error::other("the process has no pipes"))),
         }
     }
+}
+
+/// Starts a thread. On a host without free processes that is an error, where `thread::spawn` panics.
+fn in_thread(work: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().spawn(work)
 }
 
 /// Waits for threads that are about to end. The root helper forks, and a fork while another thread lives may copy a
