@@ -10,8 +10,10 @@ mod need;
 mod report;
 mod run;
 mod schema_page;
+mod soak;
 mod test;
 mod tidy;
+mod vm;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -28,6 +30,8 @@ cargo xtask CHORE
   gen [--check]     write the generated pages of docs/src/reference, or fail if they differ
   fuzz [SECONDS]    the parsers against arbitrary input, SECONDS (60) for each
   bench capacity    answers per second on one core
+  soak [N]          N (2000) environments in a row with random faults, N/10 at once, a bad neighbour; as root
+  vm [RELEASE...]   the black-box suite in a booted Debian 12 and 13 with systemd, under qemu
 ";
 
 fn main() -> ExitCode {
@@ -41,6 +45,9 @@ fn main() -> ExitCode {
         ["fuzz"] => fuzz::all(60),
         ["fuzz", seconds] => seconds.parse().map_err(anyhow::Error::from).and_then(fuzz::all),
         ["bench", what] => bench::run(what),
+        ["soak"] => soak::all(2000),
+        ["soak", count] => count.parse().map_err(anyhow::Error::from).and_then(soak::all),
+        ["vm", releases @ ..] => vm::all(releases),
         ["help" | "--help" | "-h"] | [] => {
             report::say(HELP.trim_end());
             Ok(())
@@ -66,4 +73,9 @@ pub(crate) fn root() -> PathBuf {
     // `cargo run` sets this to xtask's own directory, which is below the root.
     let here = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("xtask"), PathBuf::from);
     here.parent().map_or_else(|| PathBuf::from("."), PathBuf::from)
+}
+
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }

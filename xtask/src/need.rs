@@ -33,7 +33,8 @@ pub(crate) fn check() {
     }
 }
 
-fn found(tool: &str) -> bool {
+/// Whether a tool is there.
+pub(crate) fn found(tool: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':').chain(["/usr/sbin", "/sbin"]).any(|dir| Path::new(dir).join(tool).is_file())
 }

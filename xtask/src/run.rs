@@ -20,6 +20,11 @@ pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Run {
     Run { program: cargo, args: args.into_iter().map(str::to_owned).collect(), variables: Vec::new() }
 }
 
+/// Another program.
+pub(crate) fn tool(program: &str, args: &[&str]) -> Run {
+    Run { program: program.to_owned(), args: args.iter().map(|&a| a.to_owned()).collect(), variables: Vec::new() }
+}
+
 /// Whether `cargo NAME` is there.
 pub(crate) fn has_subcommand(name: &str) -> bool {
     cargo([name, "--version"]).output().is_ok()
@@ -33,14 +38,15 @@ impl Run {
     }
 
     fn command(&self) -> Command {
-        #[expect(clippy::disallowed_methods, reason = "chores run cargo; there is no host to protect from them")]
+        #[expect(clippy::disallowed_methods, reason = "chores run cargo and common tools at their user's request")]
         let mut command = Command::new(&self.program);
         command.args(&self.args).current_dir(crate::root()).envs(self.variables.iter().cloned());
         command
     }
 
     fn shown(&self) -> String {
-        format!("cargo {}", self.args.join(" "))
+        let name = self.program.rsplit('/').next().unwrap_or_default();
+        format!("{name} {}", self.args.join(" "))
     }
 
     /// Runs it; both streams go where ours go.

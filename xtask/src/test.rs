@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 use crate::report::{Step, Steps, say};
 use crate::run::{Run, cargo, has_subcommand};
-use crate::{generate, need, root, tidy};
+use crate::{generate, need, target, tidy};
 
 /// Features that nothing in the workspace turns on and that have code, lints and tests of their own.
 const FEATURES: [&str; 2] = ["--features", "native-capacity/serde"];
@@ -50,21 +50,24 @@ fn done(result: anyhow::Result<()>) -> anyhow::Result<Step> {
 
 /// All tests but doctests: with nextest where it is installed, else with cargo's own runner.
 fn tests(steps: &mut Steps) -> anyhow::Result<Step> {
-    let binary = root().join("target").join("debug").join("fish-native");
-    let binary =
-        std::env::var_os("CARGO_TARGET_DIR").map_or(binary, |dir| root().join(dir).join("debug").join("fish-native"));
+    let binary = target().join("debug").join("fish-native");
     let binary = binary.to_str().context("the target directory is not text")?;
     let success = if has_subcommand("nextest") {
         let run = workspace(&["nextest", "run"], &["--profile", "ci"]);
         let (mut lines, success) = run.with("FISH_NATIVE_BIN", binary).lines(is_summary)?;
         steps.summaries.append(&mut lines);
-        steps.skipped.extend(skipped_in_report().unwrap_or_default());
+        let report = report().unwrap_or_default();
+        steps.skipped.extend(said(&report, "skipped:").into_iter().map(|(test, why)| format!("{test}: {why}")));
+        steps.summaries.extend(said(&report, "matrix:").into_iter().map(|(_, size)| format!("matrix: {size}")));
         success
     } else {
         say("cargo-nextest is not installed: one test binary after another (cargo install --locked cargo-nextest)");
         let run = workspace(&["test"], &["--all-targets", "--no-fail-fast", "--", "--show-output"]);
-        let (lines, success) = run.with("FISH_NATIVE_BIN", binary).lines(|l| is_summary(l) || is_skip(l))?;
+        let keep = |l: &str| is_summary(l) || is_skip(l) || l.starts_with("matrix:");
+        let (lines, success) = run.with("FISH_NATIVE_BIN", binary).lines(keep)?;
         let (skips, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(|l| is_skip(l));
+        let (sizes, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(|l| l.starts_with("matrix:"));
+        steps.summaries.extend(sizes);
         steps.skipped.extend(skips.iter().map(|l| l.trim_start_matches("skipped:").trim().to_owned()));
         steps.summaries.push(sum("tests", &lines));
         success
@@ -81,15 +84,13 @@ fn is_skip(line: &str) -> bool {
     line.trim_start().starts_with("skipped:")
 }
 
-/// Tests that passed without being able to run: nextest keeps what a passing test printed in its report alone.
-fn skipped_in_report() -> anyhow::Result<Vec<String>> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir));
-    let report = fs::read_to_string(target.join("nextest").join("ci").join("junit.xml"))?;
-    Ok(skips(&report))
+/// The runner's report: nextest keeps what a passing test printed there alone.
+fn report() -> anyhow::Result<String> {
+    Ok(fs::read_to_string(target().join("nextest").join("ci").join("junit.xml"))?)
 }
 
-/// The test names and reasons of a JUnit report's `skipped:` lines.
-fn skips(report: &str) -> Vec<String> {
+/// The lines of a JUnit report that begin with a word, each with its test: why one was skipped, how large a matrix was.
+fn said(report: &str, word: &str) -> Vec<(String, String)> {
     let mut test = String::new();
     let mut found = Vec::new();
     for line in report.lines() {
@@ -98,8 +99,8 @@ fn skips(report: &str) -> Vec<String> {
         }
         // The first line of a test's output follows the opening tag.
         let text = line.rsplit_once('>').filter(|(tag, _)| tag.contains("<system-")).map_or(line, |(_, text)| text);
-        if let Some(why) = text.trim().strip_prefix("skipped:") {
-            found.push(format!("{test}: {}", why.trim()));
+        if let Some(rest) = text.trim().strip_prefix(word) {
+            found.push((test.clone(), rest.trim().to_owned()));
         }
     }
     found
@@ -148,6 +149,8 @@ mod tests {
     fn skips_are_read_from_a_report() {
         let report = "<testcase name=\"a::b\" classname=\"e2e\">\n<system-out>\nrunning 1 test\nskipped: not root\n\
                       </system-out>\n<testcase name=\"c\">\n<system-out>skipped: no nginx\n</system-out>";
-        assert_eq!(skips(report), ["a::b: not root", "c: no nginx"]);
+        let pair = |test: &str, why: &str| (test.to_owned(), why.to_owned());
+        assert_eq!(said(report, "skipped:"), [pair("a::b", "not root"), pair("c", "no nginx")]);
+        assert_eq!(said(report, "matrix:"), []);
     }
 }

@@ -157,21 +157,22 @@ impl Bench {
 
     #[track_caller]
     fn compare(&self, was_killed: bool) {
+        assert_eq!(self.left(was_killed), [""; 0], "left behind, or taken away");
+    }
+
+    /// What is not as it was before, one line each. After kill -9 (`was_killed`), the beginning of a download may stay.
+    pub fn left(&self, was_killed: bool) -> Vec<String> {
         let workspace = self.dir.path().join("workspace");
         let entries = fs::read_dir(workspace).into_iter().flatten().flatten();
-        let left: Vec<String> = entries
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .filter(|name| name.starts_with("fish-"))
-            .collect();
-        assert_eq!(left, [""; 0], "left in the workspace");
-        assert_eq!(Snapshot::new_since(&self.before), [""; 0], "left on the host");
-        assert_eq!(Snapshot::gone_since(&self.before), [""; 0], "taken from the host");
-        let mut half = self.half_images();
-        if was_killed {
-            // What had come when the process was killed stays for a day: whoever wants the image next goes on there.
-            half.retain(|path| !path.ends_with(".part") && !path.ends_with(".part.json"));
-        }
-        assert_eq!(half, [""; 0], "left in the image cache");
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut left: Vec<String> =
+            names.filter(|name| name.contains("fish-")).map(|name| format!("workspace: {name}")).collect();
+        left.extend(Snapshot::new_since(&self.before));
+        left.extend(Snapshot::gone_since(&self.before).into_iter().map(|line| format!("taken: {line}")));
+        // What had come when the process was killed stays for a day: whoever wants the image next goes on there.
+        let kept = |path: &String| was_killed && (path.ends_with(".part") || path.ends_with(".part.json"));
+        left.extend(self.half_images().into_iter().filter(|path| !kept(path)));
+        left
     }
 }
 
@@ -187,7 +188,7 @@ impl Drop for Bench {
 }
 
 /// A label with these images, this metadata (a YAML value), one CPU, one GB and the disk `ws` of 1 GB.
-pub(crate) fn label(images: &[String], metadata: &str) -> String {
+pub fn label(images: &[String], metadata: &str) -> String {
     format!(
         "name: e2e\nversion: 1\nmetadata: {metadata}\ndefinitions:\n  - driver: native\n    images: [{}]\n    \
          resources: {{cpu: 1, ram: 1, multitenancy: true, disks: {{ws: {{size: 1}}}}}}\n",
@@ -203,7 +204,6 @@ impl Bench {
 }
 
 fn skip<T>(why: &str) -> Option<T> {
-    // The runner keeps what a passing test prints, and the summary of `cargo xtask test` repeats this line.
-    drop(writeln!(std::io::stdout(), "skipped: {why}"));
+    crate::say(&format!("skipped: {why}"));
     None
 }

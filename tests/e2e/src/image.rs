@@ -44,6 +44,29 @@ impl Tree {
     }
 }
 
+/// A workload that takes all that it can get, for ever: disk, temporary space, processes, log, processors.
+pub fn greedy() -> Tree {
+    Tree::new().program(
+        "init.sh",
+        r#"#!/bin/bash
+echo greedy
+trap '' INT TERM HUP
+for place in ~ /tmp /dev/shm; do
+    (while :; do cat /dev/zero >"$place/fill.$RANDOM" 2>/dev/null; done) &
+done
+for core in $(seq "$(nproc)"); do (while :; do :; done) & done
+(while :; do head -c 100000 /dev/zero | tr '\0' x; done) &
+bomb() { bomb | bomb & }
+while :; do bomb 2>/dev/null; sleep 0.1; done
+"#,
+    )
+}
+
+/// A workload that eats memory until it is killed for it.
+pub fn glutton() -> Tree {
+    Tree::new().program("init.sh", "#!/bin/bash\necho gluttonous\nx=xxxxxxxx\nwhile :; do x=$x$x; done\n")
+}
+
 /// An archive `NAME-VERSION.tar.xz` with `NAME-VERSION/NAME.tar` in it.
 #[derive(Debug, Clone)]
 pub struct Image {

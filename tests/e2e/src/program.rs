@@ -169,6 +169,14 @@ impl Running {
         }
     }
 
+    /// Kills it as `kill -9` does.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 /// Which of our crates may use which, apart from tests. What is not here is not allowed.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("native-config", &[]),
     ("native-capacity", &[]),
     ("native-images", &["native-config"]),
@@ -21,6 +21,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ),
     ("e2e", &[]),
     ("fake-macos", &["native-platform-macos"]),
+    ("soak", &["e2e", "native-driver", "native-helper", "native-config"]),
     ("xtask", &["native-capacity"]),
 ];
 
