@@ -30,6 +30,7 @@ cargo xtask CHORE
   gen [--check]     write the generated pages of docs/src/reference, or fail if they differ
   fuzz [SECONDS]    the parsers against arbitrary input, SECONDS (60) for each
   bench capacity    answers per second on one core
+  bench images      an image of 400 MB fetched, verified and unpacked, against the decoder alone and a shell's pipeline
   soak [N]          N (2000) environments in a row with random faults, N/10 at once, a bad neighbour; as root
   vm [RELEASE...]   the black-box suite in a booted Debian 12 and 13 with systemd, under qemu
 ";
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
         ["gen", "--check"] => generate::all(generate::Mode::Check),
         ["fuzz"] => fuzz::all(60),
         ["fuzz", seconds] => seconds.parse().map_err(anyhow::Error::from).and_then(fuzz::all),
-        ["bench", what] => bench::run(what),
+        ["bench", what, words @ ..] => bench::run(what, words),
         ["soak"] => soak::all(2000),
         ["soak", count] => count.parse().map_err(anyhow::Error::from).and_then(soak::all),
         ["vm", releases @ ..] => vm::all(releases),

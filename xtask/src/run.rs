@@ -1,13 +1,14 @@
 //! The one place in this crate that starts programs.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, bail};
 
 /// A program to run in the workspace's root.
+#[derive(Debug)]
 pub(crate) struct Run {
     program: String,
     args: Vec<String>,
@@ -44,9 +45,17 @@ impl Run {
         command
     }
 
-    fn shown(&self) -> String {
+    /// The command line, for messages.
+    pub(crate) fn shown(&self) -> String {
         let name = self.program.rsplit('/').next().unwrap_or_default();
         format!("{name} {}", self.args.join(" "))
+    }
+
+    /// Starts it with nothing to read, and its standard output going nowhere.
+    pub(crate) fn spawn_quietly(&self) -> anyhow::Result<Child> {
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.spawn().with_context(|| format!("could not start {}", self.program))
     }
 
     /// Runs it; both streams go where ours go.

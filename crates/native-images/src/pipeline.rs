@@ -1,10 +1,13 @@
-//! One pass over an archive: a thread decodes while the caller's thread untars and writes.
+//! One pass over an archive: one thread decodes, or several decode block by block, while the caller's thread untars and
+//! writes.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use bytes::{Buf as _, Bytes};
 
@@ -12,33 +15,45 @@ use crate::archive::ArchiveError;
 use crate::archive::budget::Budget;
 use crate::archive::image::{Staged, Wanted, unpack};
 use crate::cache::Part;
-use crate::decode::{self, InputError};
+use crate::decode::{self, Decoding, InputError};
 
 const CHUNK: usize = 128 * 1024;
 /// Decoded chunks in flight.
 const CHUNKS: usize = 3;
 
-/// Decodes `input` and unpacks its layers below `staging`. Returns only when every thread of it has ended.
+/// The bytes of an archive.
+pub(crate) trait Input: Read + Send {
+    /// A file that holds, from its start, every byte that was and will be read of this, if there is one. From now on
+    /// it is an error of reading when bytes can not be kept there.
+    fn spool(&mut self) -> io::Result<Option<File>>;
+}
+
+impl Input for File {
+    fn spool(&mut self) -> io::Result<Option<File>> {
+        self.try_clone().map(Some)
+    }
+}
+
+/// Decodes `input` and unpacks its layers below `staging`. Returns only when every thread of it has ended; `failed` is
+/// called when nobody wants the rest of the input.
 pub(crate) fn run(
-    mut input: Box<dyn Read + Send + '_>,
+    mut input: Box<dyn Input + '_>,
     wanted: &Wanted,
     staging: &Path,
     budget: &Budget,
     failed: impl FnOnce(),
 ) -> Result<Staged, ArchiveError> {
     let head = decode::head(&mut *input)?;
+    if let Some((decoding, decoders)) = decode::blocks(&head, &mut *input, staging, budget)? {
+        return in_blocks(&decoding, decoders, &head, input, wanted, staging, budget, failed);
+    }
     let decoder = decode::decoder(head, input, budget)?;
     let (sender, receiver) = sync_channel(CHUNKS);
     let (returner, returned) = sync_channel(CHUNKS + 2);
     std::thread::scope(|scope| {
-        let decoding = std::thread::Builder::new()
-            .name("image-decode".to_owned())
-            .spawn_scoped(scope, move || decode_all(decoder, &sender, &returned));
-        if let Err(source) = decoding {
-            return Err(ArchiveError::Input { source });
-        }
         let mut chunks = Chunks { receiver, returner, chunk: Vec::new(), at: 0, done: false };
-        let result = unpack(&mut chunks, wanted, staging, budget);
+        let started = thread(scope, "image-decode", move || decode_all(decoder, &sender, &returned));
+        let result = started.and_then(|_| unpack(&mut chunks, wanted, staging, budget));
         if result.is_err() {
             // The decoder may be waiting for bytes: whoever feeds it has to learn that nobody wants them.
             drop(chunks);
@@ -46,6 +61,59 @@ pub(crate) fn run(
         }
         result
     })
+}
+
+/// As [`run`], by several decoders.
+#[expect(clippy::too_many_arguments, reason = "the second half of `run`")]
+fn in_blocks(
+    decoding: &Decoding<'_>,
+    decoders: u32,
+    head: &[u8],
+    mut input: Box<dyn Input + '_>,
+    wanted: &Wanted,
+    staging: &Path,
+    budget: &Budget,
+    failed: impl FnOnce(),
+) -> Result<Staged, ArchiveError> {
+    std::thread::scope(|scope| {
+        let mut blocks = decoding.reader();
+        // What the input keeps for a next process is needed until all is unpacked: its thread gives it back.
+        let receiving = thread(scope, "image-receive", move || {
+            decoding.receive(head, &mut *input);
+            input
+        });
+        let receiving = match receiving {
+            Ok(receiving) => receiving,
+            Err(error) => {
+                failed();
+                return Err(error);
+            }
+        };
+        let decoding = (0..decoders).try_for_each(|_| {
+            thread(scope, "image-decode", move || decoding.work())?;
+            Ok(())
+        });
+        let result = decoding.and_then(|()| unpack(&mut blocks, wanted, staging, budget));
+        drop(blocks);
+        if result.is_err() {
+            failed();
+        }
+        match receiving.join() {
+            Ok(input) => drop(input),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        result
+    })
+}
+
+/// Starts a thread that ends with its scope.
+fn thread<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, ArchiveError> {
+    let builder = std::thread::Builder::new().name(name.to_owned());
+    builder.spawn_scoped(scope, work).map_err(|source| ArchiveError::Input { source })
 }
 
 type Decoded = Result<Vec<u8>, io::Error>;
@@ -116,6 +184,8 @@ pub(crate) struct Incoming {
     complete: Arc<AtomicBool>,
     chunk: Bytes,
     keep: Option<Part>,
+    /// Whether what can not be kept is an error.
+    must_keep: bool,
 }
 
 /// Bytes of a download.
@@ -139,7 +209,10 @@ pub(crate) struct Feed {
 pub(crate) fn feed(keep: Option<Part>) -> (Feed, Incoming) {
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let complete = Arc::new(AtomicBool::new(false));
-    (Feed { sender, complete: Arc::clone(&complete) }, Incoming { receiver, complete, chunk: Bytes::new(), keep })
+    (
+        Feed { sender, complete: Arc::clone(&complete) },
+        Incoming { receiver, complete, chunk: Bytes::new(), keep, must_keep: false },
+    )
 }
 
 impl Feed {
@@ -154,14 +227,23 @@ impl Feed {
     }
 }
 
+impl Input for Incoming {
+    fn spool(&mut self) -> io::Result<Option<File>> {
+        self.must_keep = true;
+        self.keep.as_ref().map(Part::reader).transpose()
+    }
+}
+
 impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
             match self.receiver.blocking_recv() {
                 Some(Piece::Old(chunk)) => self.chunk = chunk,
                 Some(Piece::New(chunk)) => {
-                    if self.keep.as_mut().is_some_and(|part| part.add(&chunk).is_err()) {
-                        self.keep = None;
+                    match self.keep.as_mut().map(|part| part.add(&chunk)) {
+                        Some(Err(source)) if self.must_keep => return Err(io::Error::other(InputError(source))),
+                        Some(Err(_)) => self.keep = None,
+                        _ => {}
                     }
                     self.chunk = chunk;
                 }

@@ -22,7 +22,7 @@ fn program() -> PathBuf {
 
 fn pull(dir: &Path, url: &str, sum: Option<&Checksum>) -> Command {
     let mut command = Command::new(program());
-    command.arg(url).arg(dir.join("cache")).args(["--name", "img", "--version", "1"]);
+    command.arg(url).arg(dir.join("cache")).args(["--name", "img", "--version", "1", "--threads", "2"]);
     if let Some(sum) = sum {
         command.arg("--sum").arg(sum.to_string());
     }
@@ -65,8 +65,8 @@ async fn assert_right(dir: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_each_tenth_and_started_again() {
-    let body = archive();
-    for with_sum in [true, false] {
+    let blocks = xz_blocks(&archive(), 100_000);
+    for (body, with_sum) in [(archive(), true), (archive(), false), (blocks.clone(), true), (blocks, false)] {
         let tenths: &[usize] = if with_sum { &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10] } else { &[0, 5, 10] };
         for &tenth in tenths {
             let (send, part) = (body.clone(), body.len() * tenth / 10);
@@ -100,6 +100,26 @@ async fn killed_at_each_tenth_and_started_again() {
                 let from = requests.last().unwrap().range().unwrap_or(0);
                 assert!(from > 0 && from <= part, "{tenth}: went on from {from} of {part}");
             }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_each_tenth_of_an_unpack_and_started_again() {
+    // All bytes are there at once, so that what is interrupted is the unpacking.
+    for body in [archive(), xz_blocks(&archive(), 100_000)] {
+        let sum = sha256(&body);
+        let server = Server::file(body).await;
+        for files in 0..=10 {
+            let temp = tempdir();
+            let mut child = pull(temp.path(), &server.url("/a"), Some(&sum)).spawn().unwrap();
+            while unpacked(temp.path()) < files && child.try_wait().unwrap().is_none() {
+                std::thread::yield_now();
+            }
+            kill(child);
+            let output = pull(temp.path(), &server.url("/a"), Some(&sum)).output().unwrap();
+            assert!(output.status.success(), "{files}: {}", String::from_utf8_lossy(&output.stderr));
+            assert_right(temp.path()).await;
         }
     }
 }

@@ -37,7 +37,9 @@ fn seeds() -> Vec<Vec<u8>> {
         dir("d"),
         file("d/e", &noise(700, 1)),
     ]);
-    vec![odd.clone(), bait(&odd), xz(&bait(&odd)), zstd::encode_all(&odd[..], 1).unwrap()]
+    let zstd = zstd::encode_all(&odd[..], 1).unwrap();
+    let blocks = [xz_blocks(&bait(&odd)[..4096], 1500), vec![0; 4], xz_blocks(&bait(&odd)[4096..], 2000)].concat();
+    vec![odd.clone(), bait(&odd), xz(&bait(&odd)), zstd, blocks]
 }
 
 /// A few changes: bytes, pieces copied, cut or doubled; header sums made right again, half of the time.

@@ -15,6 +15,12 @@ struct Nginx {
     child: Child,
     http: u16,
     https: u16,
+    /// With a certificate that has expired.
+    expired: u16,
+    /// With a certificate that no authority signed.
+    self_signed: u16,
+    /// That knows TLS 1.0 and nothing newer.
+    old: u16,
     _temp: tempfile::TempDir,
 }
 
@@ -55,7 +61,7 @@ async fn start(files: &[(&str, &[u8])]) -> Option<(Nginx, Vec<u8>)> {
     use sha1::Digest as _;
     let digest = sha1::Sha1::digest(b"secret-word");
     std::fs::write(dir.join("users"), format!("me:{{SHA}}{}\n", base64(&digest))).unwrap();
-    let (http, https) = (free_port(), free_port());
+    let [http, https, expired, self_signed, old] = [0; 5].map(|_| free_port());
     let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
     let config = format!(
         "daemon off; {user} worker_processes 1; error_log stderr; pid {0}/pid;\n\
@@ -66,7 +72,13 @@ async fn start(files: &[(&str, &[u8])]) -> Option<(Nginx, Vec<u8>)> {
          location /open/ {{ alias {0}/files/; }} location /moved/ {{ return 302 https://localhost:{https}/; }}\n\
          location /down/ {{ return 302 http://127.0.0.1:{http}/open/image; }} }}\n\
          server {{ listen 127.0.0.1:{https} ssl; ssl_certificate {0}/cert.pem; ssl_certificate_key {0}/key.pem;\n\
-         root {0}/files; location /down {{ return 302 http://127.0.0.1:{http}/open/image; }} }} }}\n",
+         root {0}/files; location /down {{ return 302 http://127.0.0.1:{http}/open/image; }} }}\n\
+         server {{ listen 127.0.0.1:{expired} ssl; ssl_certificate {0}/expired.pem; ssl_certificate_key {0}/key.pem;\n\
+         root {0}/files; }}\n\
+         server {{ listen 127.0.0.1:{self_signed} ssl; ssl_certificate {0}/self.pem; ssl_certificate_key {0}/self.key;\n\
+         root {0}/files; }}\n\
+         server {{ listen 127.0.0.1:{old} ssl; ssl_certificate {0}/cert.pem; ssl_certificate_key {0}/key.pem;\n\
+         ssl_protocols TLSv1; ssl_ciphers ALL:@SECLEVEL=0; root {0}/files; }} }}\n",
         dir.display()
     );
     std::fs::write(dir.join("nginx.conf"), config).unwrap();
@@ -78,10 +90,10 @@ async fn start(files: &[(&str, &[u8])]) -> Option<(Nginx, Vec<u8>)> {
         .unwrap();
     eventually("nginx listens", || std::net::TcpStream::connect(("127.0.0.1", https)).is_ok()).await;
     let ca = std::fs::read(dir.join("ca.pem")).unwrap();
-    Some((Nginx { child, http, https, _temp: temp }, ca))
+    Some((Nginx { child, http, https, expired, self_signed, old, _temp: temp }, ca))
 }
 
-/// An authority, and a certificate for `localhost` that it signed.
+/// An authority, a certificate for `localhost` that it signed, one that has expired, and one that is its own authority.
 fn certificate(dir: &Path) {
     let run = |args: &str| {
         let output = Command::new("openssl").args(args.split(' ')).current_dir(dir).output().unwrap();
@@ -95,7 +107,12 @@ fn certificate(dir: &Path) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     run(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca"));
     run(&format!("req {key} -keyout key.pem -out csr.pem -subj /CN=localhost"));
-    run("x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem");
+    let sign = "x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -extfile ext";
+    run(&format!("{sign} -days 2 -out cert.pem"));
+    run(&format!("{sign} -days -1 -out expired.pem"));
+    run(&format!(
+        "req -x509 {key} -keyout self.key -out self.pem -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    ));
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -163,6 +180,56 @@ async fn nginx_with_auth_ranges_and_tls() {
     };
     let error = native_images::Images::open(&temp.path().join("cache"), wrong).unwrap_err();
     assert!(matches!(error, native_images::OpenError::Policy { .. }), "{error:?}");
+}
+
+/// An error with all its causes.
+fn whole(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(|error| format!("{error}; ")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_can_not_be_trusted_are_refused_at_once() {
+    let body = xz(&usual());
+    let Some((nginx, ca)) = start(&[("image", &body)]).await else { return };
+    let trusting = Policy { extra_ca: vec![ca], ..policy() };
+    let url = |host: &str, port: u16| format!("https://{host}:{port}/image");
+    for (name, url, why) in [
+        ("expired", url("localhost", nginx.expired), "certificate: expired"),
+        ("for another host", url("127.0.0.1", nginx.https), "not valid for name"),
+        ("its own authority", url("localhost", nginx.self_signed), "certificate"),
+        ("TLS 1.0", url("localhost", nginx.old), "protocol"),
+    ] {
+        if name == "TLS 1.0" && !speaks_old_tls(nginx.old) {
+            println!("skipped: TLS 1.0: this host's OpenSSL does not serve it any more");
+            continue;
+        }
+        let retries = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let there = std::sync::Arc::clone(&retries);
+        let events = native_images::Events::new(move |event| {
+            if matches!(event, native_images::Event::Retry { .. }) {
+                there.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        });
+        let temp = tempdir();
+        let error = open(temp.path(), trusting.clone()).ensure(&image(&url, None), &events).await.unwrap_err();
+        let text = whole(&error);
+        assert!(error.kind() == "download-connection" && text.to_lowercase().contains(why), "{name}: {text}");
+        assert_eq!(retries.load(std::sync::atomic::Ordering::SeqCst), 0, "{name}: tried again: {text}");
+        assert_empty(temp.path());
+    }
+    // The same server, asked in the right way, is fine.
+    let temp = tempdir();
+    open(temp.path(), trusting).ensure(&image(&url("localhost", nginx.https), None), &none()).await.unwrap();
+}
+
+/// Whether the server really speaks what the test says it does.
+fn speaks_old_tls(port: u16) -> bool {
+    let connect = format!("localhost:{port}");
+    let client = Command::new("openssl")
+        .args(["s_client", "-tls1", "-cipher", "ALL:@SECLEVEL=0", "-connect", &connect])
+        .stdin(Stdio::null())
+        .output();
+    client.is_ok_and(|output| output.status.success() && String::from_utf8_lossy(&output.stdout).contains("TLSv1"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

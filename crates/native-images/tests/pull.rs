@@ -18,11 +18,10 @@ fn compressed(format: &str, tar: &[u8]) -> Vec<u8> {
             let (a, b) = tar.split_at(tar.len() / 2);
             [xz(a), vec![0; 8], xz(b), vec![0; 4]].concat()
         }
-        "xz-blocks" => {
-            let stream = liblzma::stream::MtStreamBuilder::new().preset(0).threads(2).block_size(64 * 1024).encoder();
-            let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream.unwrap());
-            encoder.write_all(tar).unwrap();
-            encoder.finish().unwrap()
+        "xz-blocks" => xz_blocks(tar, 64 * 1024),
+        "xz-streams-of-blocks" => {
+            let (a, b) = tar.split_at(tar.len() / 3);
+            [xz_blocks(a, 10_000), vec![0; 4], xz(b), xz_blocks(&[], 1000), vec![0; 8]].concat()
         }
         "zst" => zstd::encode_all(tar, 1).unwrap(),
         "zst-frames" => {
@@ -39,10 +38,14 @@ fn compressed(format: &str, tar: &[u8]) -> Vec<u8> {
             let (a, b) = tar.split_at(if format == "gz" { 0 } else { 700 });
             if a.is_empty() { gz(b) } else { [gz(a), gz(b)].concat() }
         }
-        "bz2" => {
-            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
-            encoder.write_all(tar).unwrap();
-            encoder.finish().unwrap()
+        "bz2" | "bz2-streams" => {
+            let bz2 = |part: &[u8]| {
+                let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+                encoder.write_all(part).unwrap();
+                encoder.finish().unwrap()
+            };
+            let (a, b) = tar.split_at(if format == "bz2" { 0 } else { 900 });
+            if a.is_empty() { bz2(b) } else { [bz2(a), bz2(b)].concat() }
         }
         other => panic!("{other}"),
     }
@@ -50,7 +53,19 @@ fn compressed(format: &str, tar: &[u8]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_format_and_layout_gives_the_same_tree() {
-    for format in ["tar", "xz", "xz-streams", "xz-blocks", "zst", "zst-frames", "gz", "gz-members", "bz2"] {
+    for format in [
+        "tar",
+        "xz",
+        "xz-streams",
+        "xz-blocks",
+        "xz-streams-of-blocks",
+        "zst",
+        "zst-frames",
+        "gz",
+        "gz-members",
+        "bz2",
+        "bz2-streams",
+    ] {
         for as_bait in [true, false] {
             let inner = usual();
             let body = compressed(format, &if as_bait { bait(&inner) } else { inner.clone() });

@@ -3,17 +3,21 @@
 //! Chores are compiled without optimisation; a bench starts itself again with it.
 
 mod capacity;
+mod images;
+mod measure;
 
 use anyhow::bail;
 
 use crate::run::cargo;
 
 /// Runs one bench.
-pub(crate) fn run(what: &str) -> anyhow::Result<()> {
+pub(crate) fn run(what: &str, words: &[&str]) -> anyhow::Result<()> {
     match what {
-        "capacity" => again(what),
+        "capacity" | "images" => again(what),
         "capacity-here" => capacity::run(),
-        _ => bail!("no such bench: {what}; there is `capacity`"),
+        "images-here" => images::run(),
+        "images-decode" => images::decode(words),
+        _ => bail!("no such bench: {what}; there are `capacity` and `images`"),
     }
 }
 

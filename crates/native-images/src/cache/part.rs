@@ -38,7 +38,7 @@ impl Part {
     /// Begins one; an older one goes away. Only the holder of the image's lock may.
     pub(super) fn create(staging: &Path, key: &Key, url: &str, validators: &Validators) -> io::Result<Self> {
         let (path, note) = paths(staging, key);
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         let part = Self { file, path, note };
         let content = PartNote { format: 1, url: url.to_owned(), validators: validators.clone() };
         write_atomically(&part.note, &serde_json::to_vec(&content)?)?;
@@ -51,11 +51,16 @@ impl Part {
         let there: PartNote = serde_json::from_slice(&fs::read(&note).ok()?).ok()?;
         let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
         let old = File::options().read(true).custom_flags(flags).open(&path).ok()?;
-        let file = File::options().append(true).custom_flags(flags).open(&path).ok()?;
+        let file = File::options().read(true).append(true).custom_flags(flags).open(&path).ok()?;
         let part = Self { file, path, note };
         let usable =
             there.format == 1 && there.url == url && old.metadata().is_ok_and(|meta| meta.is_file() && meta.len() > 0);
         usable.then_some((part, old, there))
+    }
+
+    /// All of it so far, to be read at any place.
+    pub(crate) fn reader(&self) -> io::Result<File> {
+        self.file.try_clone()
     }
 
     pub(crate) fn add(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -1,9 +1,8 @@
 //! One request: where credentials go, which redirects are followed, which addresses are never asked.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Certificate, Proxy, Response, redirect};
 use secrecy::ExposeSecret as _;
@@ -11,6 +10,7 @@ use tokio::time::timeout;
 use url::{Host, Url};
 
 use super::error::{FetchError, RedirectRefusal, Sent, Stage};
+use super::resolve::{Guard, Lookup, OnlyLocal, is_link_local, is_local};
 use crate::error::OpenError;
 use crate::image::bare;
 use crate::policy::{Credentials, Origin, Policy};
@@ -22,16 +22,17 @@ pub(crate) struct Client {
     /// One for each [`Reach`] with and without TLS, made when it is first needed: loading the system's certificates
     /// takes longer than to look into the cache.
     made: [Arc<OnceLock<reqwest::Client>>; 6],
+    lookup: Lookup,
 }
 
-/// Which addresses may be asked.
+/// Which addresses the name of an origin may have.
 #[derive(Debug, Clone, Copy)]
 enum Reach {
     /// All: for origins that the operator listed.
     Anywhere = 0,
-    /// Not link-local ones.
-    Usual = 1,
-    /// Neither link-local ones nor this very host.
+    /// This very host, but nothing link-local: for `localhost`.
+    Here = 1,
+    /// Neither this very host nor anything link-local: for every other name, whoever wrote it down.
     Outside = 2,
 }
 
@@ -43,12 +44,18 @@ pub(crate) struct Answer {
 
 impl Client {
     pub(crate) fn new(policy: Policy) -> Result<Self, OpenError> {
-        let client = Self { policy, made: Default::default() };
+        let client = Self { policy, made: Default::default(), lookup: Lookup::system() };
         if client.policy.proxy.is_some() || !client.policy.extra_ca.is_empty() {
             // What the operator wrote is checked at once.
-            client.build(Reach::Usual, true)?;
+            client.build(Reach::Outside, true)?;
         }
         Ok(client)
+    }
+
+    /// One that asks `lookup` for the addresses of names.
+    #[cfg(test)]
+    pub(super) fn with_lookup(policy: Policy, lookup: Lookup) -> Self {
+        Self { policy, made: Default::default(), lookup }
     }
 
     fn build(&self, reach: Reach, tls: bool) -> Result<reqwest::Client, OpenError> {
@@ -72,11 +79,14 @@ impl Client {
             let certificates = Certificate::from_pem_bundle(pem).map_err(failed("extra certificate"))?;
             builder = builder.tls_certs_merge(certificates);
         }
-        builder = match reach {
-            Reach::Anywhere => builder,
-            Reach::Usual => builder.dns_resolver(Guard { loopback: true }),
-            Reach::Outside => builder.dns_resolver(Guard { loopback: false }),
+        // With a proxy only its own name is resolved here, which the operator wrote; it resolves all others.
+        let (loopback, link_local) = match reach {
+            _ if policy.proxy.is_some() => (true, true),
+            Reach::Anywhere => (true, true),
+            Reach::Here => (true, false),
+            Reach::Outside => (false, false),
         };
+        builder = builder.dns_resolver(Guard { loopback, link_local, lookup: self.lookup.clone() });
         builder.build().map_err(failed("TLS setup"))
     }
 
@@ -101,7 +111,7 @@ impl Client {
         let mut seen = vec![url.clone()];
         loop {
             let origin = Origin::of(&url).ok_or(FetchError::Scheme)?;
-            let client = self.client_for(&url, &origin, &home)?;
+            let client = self.client_for(&url, &origin)?;
             let mut request = client
                 .get(url.clone())
                 .header(ACCEPT, HeaderValue::from_static("*/*"))
@@ -126,7 +136,12 @@ impl Client {
                     let after = self.policy.limits.connect;
                     return Err(FetchError::Timeout { stage: Stage::Connecting, after });
                 }
-                Ok(Err(source)) => return Err(FetchError::Connection { source: source.without_url() }),
+                Ok(Err(source)) => {
+                    return Err(match OnlyLocal::of(&source) {
+                        Some(host) => FetchError::Inside { host },
+                        None => FetchError::Connection { source: source.without_url() },
+                    });
+                }
                 Ok(Ok(response)) => response,
             };
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
@@ -165,15 +180,14 @@ impl Client {
         Ok(target)
     }
 
-    fn client_for(&self, url: &Url, origin: &Origin, home: &Origin) -> Result<reqwest::Client, FetchError> {
+    fn client_for(&self, url: &Url, origin: &Origin) -> Result<reqwest::Client, FetchError> {
         if self.policy.origins.contains(origin) {
             return self.reaching(Reach::Anywhere, origin);
         }
         if let Some(address) = literal(url).filter(is_link_local) {
             return Err(FetchError::LinkLocal { host: address.to_string() });
         }
-        let reach = if origin == home || home.is_loopback() { Reach::Usual } else { Reach::Outside };
-        self.reaching(reach, origin)
+        self.reaching(if origin.is_loopback() { Reach::Here } else { Reach::Outside }, origin)
     }
 
     /// See [`Policy::origins`].
@@ -203,47 +217,5 @@ fn literal(url: &Url) -> Option<IpAddr> {
         Host::Ipv4(address) => Some(address.into()),
         Host::Ipv6(address) => Some(IpAddr::from(address).to_canonical()),
         Host::Domain(_) => None,
-    }
-}
-
-fn is_link_local(address: &IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
-}
-
-fn is_local(address: &IpAddr) -> bool {
-    let address = address.to_canonical();
-    address.is_loopback() || address.is_unspecified() || is_link_local(&address)
-}
-
-/// Resolves names, and keeps back the addresses that no image may come from. The connection is made to what is returned
-/// here, so a name can not change its address in between.
-#[derive(Debug, Clone, Copy)]
-struct Guard {
-    loopback: bool,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{name} has no address outside this host and its link; list its origin if images really come from there")]
-struct OnlyLocal {
-    name: String,
-}
-
-impl Resolve for Guard {
-    fn resolve(&self, name: Name) -> Resolving {
-        let guard = *self;
-        Box::pin(async move {
-            let name = name.as_str().to_owned();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0))
-                .await?
-                .filter(|address| !is_link_local(&address.ip()) && (guard.loopback || !is_local(&address.ip())))
-                .collect();
-            if found.is_empty() {
-                return Err(OnlyLocal { name }.into());
-            }
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
     }
 }

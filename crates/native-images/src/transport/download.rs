@@ -90,11 +90,12 @@ impl FetchError {
     }
 }
 
-/// A certificate that is not trusted does not become so by trying again.
+/// A certificate that is not trusted, or a server that knows only old protocols, does not become better by trying again.
 fn distrusted(error: &reqwest::Error) -> bool {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = source {
-        if error.to_string().contains("certificate") {
+        let text = error.to_string();
+        if ["certificate", "peer is incompatible", "ProtocolVersion"].iter().any(|sign| text.contains(sign)) {
             return true;
         }
         source = error.source();

@@ -16,6 +16,12 @@ pub enum FetchError {
         /// The host.
         host: String,
     },
+    /// The name leads to this host or its link alone, and is not `localhost`.
+    #[error("{host} has no address but of this host or its link")]
+    Inside {
+        /// The name.
+        host: String,
+    },
     /// No connection, or it broke and could not be had again.
     #[error("the connection to the server failed")]
     Connection {
@@ -178,7 +184,7 @@ impl FetchError {
                 "check the proxy's user and password in the config".to_owned()
             }
             Self::NotFound { .. } => "check the url; the image may have been removed from the server".to_owned(),
-            Self::LinkLocal { .. } | Self::Redirect(RedirectRefusal::Inside(_)) => {
+            Self::LinkLocal { .. } | Self::Inside { .. } | Self::Redirect(RedirectRefusal::Inside(_)) => {
                 "add the origin to download_origins if images really come from there".to_owned()
             }
             Self::Redirect(RedirectRefusal::Downgrade) => "use the http url itself if that is meant".to_owned(),
@@ -196,6 +202,7 @@ impl FetchError {
         match self {
             Self::Scheme => "download-scheme",
             Self::LinkLocal { .. } => "download-link-local",
+            Self::Inside { .. } => "download-inside",
             Self::Connection { .. } => "download-connection",
             Self::Timeout { .. } => "download-timeout",
             Self::Stalled { .. } => "download-stalled",

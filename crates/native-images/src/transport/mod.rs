@@ -4,6 +4,9 @@ mod client;
 mod download;
 mod error;
 mod headers;
+mod resolve;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use client::Client;
 pub(crate) use download::{Download, Job, Started};

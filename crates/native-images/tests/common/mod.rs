@@ -173,7 +173,8 @@ pub fn image(url: &str, sum: Option<Checksum>) -> ImageRef {
 
 /// A policy whose waits are short enough for tests.
 pub fn policy() -> Policy {
-    Policy { limits: quick(), ..Policy::default() }
+    // Two decoders also where there is one core.
+    Policy { limits: quick(), threads: 2, ..Policy::default() }
 }
 
 pub fn quick() -> Limits {
@@ -262,6 +263,14 @@ pub fn tar(entries: &[Vec<u8>]) -> Vec<u8> {
 
 pub fn xz(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// In blocks of so many bytes, as an encoder with several threads makes them.
+pub fn xz_blocks(bytes: &[u8], block: u64) -> Vec<u8> {
+    let stream = liblzma::stream::MtStreamBuilder::new().preset(0).threads(2).block_size(block).encoder().unwrap();
+    let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }

@@ -49,6 +49,9 @@ pub fn ends() -> Vec<Case> {
             Refused("archive-damaged"),
         ),
         raw("xz-within-xz", xz(&xz(&[noise(5000, 1), tar(&two)].concat())), Refused("archive-header")),
+        raw("junk-after-blocks", [xz_blocks(&tar(&two), 700), b"junk".to_vec()].concat(), Refused("archive-damaged")),
+        raw("blocks-cut", xz_blocks(&tar(&two), 700)[..300].to_vec(), Refused("archive-damaged")),
+        raw("blocks-of-a-cut-archive", xz_blocks(&two.concat(), 700), Refused("archive-truncated")),
         raw("only-xz-magic", b"\xfd7zXZ\0".to_vec(), Refused("archive-damaged")),
     ]
 }
@@ -251,6 +254,7 @@ pub fn bombs() -> Vec<Case> {
     };
     vec![
         raw("bomb-xz", xz(&tar(&[file("zeros", &zeros)])), Refused("archive-limit")),
+        raw("bomb-in-blocks", xz_blocks(&tar(&[file("zeros", &zeros)]), 1 << 20), Refused("archive-limit")),
         raw("bomb-zstd", zstd::encode_all(&tar(&[file("zeros", &zeros)])[..], 1).unwrap(), Refused("archive-limit")),
         case("too-many-entries", &many, Refused("archive-limit")),
         raw("xz-wants-a-gigabyte", encoder(1 << 30), Refused("archive-memory")),

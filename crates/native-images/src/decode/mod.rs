@@ -1,11 +1,23 @@
 //! Compressed bytes in, a tar archive out; the format is told by the content.
 
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+mod blocks;
+mod container;
+mod output;
+mod spool;
+#[cfg(test)]
+mod tests;
+mod xz;
 
-use liblzma::stream::{Action, Error as XzError, MtStreamBuilder, Status, Stream};
+use std::io::{self, BufReader, Cursor, Read};
+use std::path::Path;
 
+pub(crate) use blocks::Decoding;
+
+use self::spool::Spool;
+use self::xz::XzReader;
 use crate::archive::ArchiveError;
 use crate::archive::budget::Budget;
+use crate::pipeline::Input;
 
 /// How an archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +42,7 @@ impl Format {
 
     /// Tells the format from the first bytes, 512 if there are so many.
     pub(crate) fn detect(head: &[u8]) -> Result<Self, ArchiveError> {
-        if head.starts_with(b"\xfd7zXZ\0") {
+        if head.starts_with(container::MAGIC) {
             Ok(Self::Xz)
         } else if head.starts_with(b"\x28\xb5\x2f\xfd") || is_skippable_frame(head) {
             Ok(Self::Zstd)
@@ -93,6 +105,22 @@ pub(crate) fn head(input: &mut dyn Read) -> Result<Vec<u8>, ArchiveError> {
     Ok(head)
 }
 
+/// What several decoders share, and how many of them there should be, for an archive that can be decoded block by block
+/// and has memory for more than one. Files without a name are made in `dir`.
+pub(crate) fn blocks<'a>(
+    head: &[u8],
+    input: &mut dyn Input,
+    dir: &'a Path,
+    budget: &'a Budget,
+) -> Result<Option<(Decoding<'a>, u32)>, ArchiveError> {
+    let decoders = blocks::decoders(head, budget);
+    if decoders < 2 {
+        return Ok(None);
+    }
+    let spool = Spool::new(input, dir).map_err(|source| ArchiveError::Write { path: dir.to_owned(), source })?;
+    Ok(Some((Decoding::new(spool, dir, budget), decoders)))
+}
+
 /// The decoded stream of `head` followed by `input`.
 pub(crate) fn decoder<'a>(
     head: Vec<u8>,
@@ -103,7 +131,7 @@ pub(crate) fn decoder<'a>(
     let input = BufReader::with_capacity(64 * 1024, Metered { inner: Cursor::new(head).chain(input), budget });
     let failed = |source| ArchiveError::Compressed { format: format.name(), source };
     let decoder: Box<dyn Read + Send + 'a> = match format {
-        Format::Xz => Box::new(XzReader::new(input, budget.limits.decoder_memory, budget.threads).map_err(failed)?),
+        Format::Xz => Box::new(XzReader::new(input, budget.limits.decoder_memory).map_err(failed)?),
         Format::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(failed)?;
             let window = budget.limits.decoder_memory.max(1 << 10).ilog2().clamp(10, 31);
@@ -170,104 +198,3 @@ fn classify(error: io::Error, format: Format, budget: &Budget) -> ArchiveError {
 #[derive(Debug, thiserror::Error)]
 #[error("the bytes stopped coming")]
 pub(crate) struct InputError(#[source] pub(crate) io::Error);
-
-/// All streams of an xz file, with the padding between and after them.
-///
-/// The blocks of a stream are decoded at once by several threads as far as the memory limit goes: liblzma needs a block's
-/// input, output and dictionary for each, and falls back to one thread and one dictionary where that is too much. Its
-/// threaded decoder knows one stream only, so the walk over streams and padding is ours.
-pub(crate) struct XzReader<R> {
-    input: R,
-    stream: Option<Stream>,
-    limit: u64,
-    threads: u32,
-    /// Bytes of padding since the last stream.
-    padding: u64,
-}
-
-impl<R: BufRead> XzReader<R> {
-    pub(crate) fn new(input: R, limit: u64, threads: u32) -> io::Result<Self> {
-        let stream = Some(Self::stream(limit, threads)?);
-        Ok(Self { input, stream, limit, threads, padding: 0 })
-    }
-
-    fn stream(limit: u64, threads: u32) -> io::Result<Stream> {
-        if threads <= 1 {
-            return Ok(Stream::new_stream_decoder(limit, 0)?);
-        }
-        Ok(MtStreamBuilder::new().threads(threads).memlimit_threading(limit).memlimit_stop(limit).decoder()?)
-    }
-
-    /// After a stream: zeros by fours, then the end or another stream. `false` at the end.
-    fn between(&mut self) -> io::Result<bool> {
-        loop {
-            let input = self.input.fill_buf()?;
-            let zeros = input.iter().take_while(|byte| **byte == 0).count();
-            let (at_end, more) = (input.is_empty(), zeros < input.len());
-            self.input.consume(zeros);
-            self.padding += zeros as u64;
-            if !at_end && !more {
-                continue;
-            }
-            if !self.padding.is_multiple_of(4) {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "the padding after a stream has a wrong length",
-                ));
-            }
-            if at_end {
-                return Ok(false);
-            }
-            self.padding = 0;
-            self.stream = Some(Self::stream(self.limit, self.threads)?);
-            return Ok(true);
-        }
-    }
-}
-
-impl<R: BufRead> Read for XzReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            if self.stream.is_none() && !self.between()? {
-                return Ok(0);
-            }
-            let Some(stream) = self.stream.as_mut() else { return Ok(0) };
-            let input = self.input.fill_buf()?;
-            let at_end = input.is_empty();
-            let action = if at_end { Action::Finish } else { Action::Run };
-            let (in_before, out_before) = (stream.total_in(), stream.total_out());
-            let status = stream.process(input, buffer, action);
-            let used = usize::try_from(stream.total_in() - in_before).unwrap_or(0);
-            let made = usize::try_from(stream.total_out() - out_before).unwrap_or(0);
-            self.input.consume(used);
-            match status {
-                Ok(Status::StreamEnd) => {
-                    self.stream = None;
-                    if made > 0 {
-                        return Ok(made);
-                    }
-                }
-                Ok(_) if made > 0 => return Ok(made),
-                Ok(Status::MemNeeded) if at_end => return Err(cut()),
-                // Threads may still be at work; a file that ends too early is told by the status above.
-                Ok(_) if at_end && used == 0 && self.threads <= 1 => return Err(cut()),
-                Ok(_) => {}
-                Err(error) => return Err(xz_error(error, self.limit)),
-            }
-        }
-    }
-}
-
-fn cut() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the data end too early")
-}
-
-pub(crate) fn xz_error(error: XzError, limit: u64) -> io::Error {
-    match error {
-        XzError::MemLimit => io::Error::other(ArchiveError::Memory { limit }),
-        error => io::Error::new(io::ErrorKind::InvalidData, error),
-    }
-}
