@@ -55,4 +55,8 @@ impl Platform for Nowhere {
     fn audit(&self, _: &[EnvironmentId]) -> Result<Vec<Leak>, StepError> {
         Err(refused())
     }
+
+    fn sweep(&self) -> Result<(), StepError> {
+        Err(refused())
+    }
 }

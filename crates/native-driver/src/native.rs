@@ -269,6 +269,7 @@ impl Driver for NativeDriver {
         let node = self.node().ok_or(AuditError::NotPrepared)?;
         let fixed = blocking(move || {
             let recovered = recover::recover(&node, &watch, recover::Reach::Asked)?;
+            node.platform.sweep()?;
             Ok(AuditFixed { audit: observe::audit(&node)?, recovered })
         });
         fixed.await.unwrap_or_else(|bug| Err(AuditError::Bug(bug)))

@@ -124,11 +124,11 @@ impl Platform for HelperPlatform {
     }
 
     fn facts(&self) -> Result<HostFacts, StepError> {
-        self.ask(&Request::Facts)
+        self.ask(&Request::Facts {})
     }
 
     fn checks(&self) -> Result<Vec<Check>, StepError> {
-        self.ask(&Request::Checks)
+        self.ask(&Request::Checks {})
     }
 
     fn open(&self, scope: &Scope) -> Result<Box<dyn Session>, StepError> {
@@ -138,11 +138,15 @@ impl Platform for HelperPlatform {
     }
 
     fn known(&self) -> Result<Vec<Scope>, StepError> {
-        self.ask(&Request::Known)
+        self.ask(&Request::Known {})
     }
 
     fn audit(&self, alive: &[EnvironmentId]) -> Result<Vec<Leak>, StepError> {
         self.ask(&Request::AuditHost { alive: alive.to_vec() })
+    }
+
+    fn sweep(&self) -> Result<(), StepError> {
+        self.ask(&Request::Sweep {})
     }
 }
 
@@ -203,11 +207,11 @@ impl Session for HelperSession {
     }
 
     fn purge(&mut self) -> Result<(), StepError> {
-        self.ask(&Request::Purge)
+        self.ask(&Request::Purge {})
     }
 
     fn observe(&mut self) -> Result<Observation, StepError> {
-        self.ask(&Request::Observe)
+        self.ask(&Request::Observe {})
     }
 
     fn wait(&mut self, at_most: Duration) -> Result<Observation, StepError> {
@@ -225,11 +229,11 @@ impl Session for HelperSession {
     }
 
     fn audit(&mut self) -> Result<Vec<Leak>, StepError> {
-        self.ask(&Request::Audit)
+        self.ask(&Request::Audit {})
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), StepError> {
-        if self.is_over { Ok(()) } else { self.ask(&Request::Finish) }
+        if self.is_over { Ok(()) } else { self.ask(&Request::Finish {}) }
     }
 }
 

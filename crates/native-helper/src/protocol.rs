@@ -11,21 +11,23 @@ use serde::{Deserialize, Serialize};
 /// The longest request that the helper reads, in bytes: a workload's variables are the largest part of one.
 pub(crate) const MAX_LINE: u64 = 16 << 20;
 
-/// What the driver asks.
+/// What the driver asks. A request without fields has empty braces: serde would let a bare one have any fields.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Request {
     /// [`native_platform::Platform::facts`].
-    Facts,
+    Facts {},
     /// [`native_platform::Platform::checks`].
-    Checks,
+    Checks {},
     /// [`native_platform::Platform::known`].
-    Known,
+    Known {},
     /// [`native_platform::Platform::audit`].
     AuditHost {
         /// The environments that live.
         alive: Vec<EnvironmentId>,
     },
+    /// [`native_platform::Platform::sweep`].
+    Sweep {},
     /// [`native_platform::Platform::open`]. All that follows is about this environment.
     Open {
         /// The environment.
@@ -47,9 +49,9 @@ pub(crate) enum Request {
         step: Step,
     },
     /// [`native_platform::Session::purge`].
-    Purge,
+    Purge {},
     /// [`native_platform::Session::observe`].
-    Observe,
+    Observe {},
     /// [`native_platform::Session::wait`].
     Wait {
         /// How long at most, in ms.
@@ -66,9 +68,9 @@ pub(crate) enum Request {
         data: String,
     },
     /// [`native_platform::Session::audit`].
-    Audit,
+    Audit {},
     /// [`native_platform::Session::finish`].
-    Finish,
+    Finish {},
 }
 
 /// What the helper answers.
@@ -110,6 +112,10 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &mut impl BufRead) -> io::Resul
         return Ok(None);
     }
     if line.pop() != Some(b'\n') {
+        if u64::try_from(line.len()).is_ok_and(|n| n + 1 >= MAX_LINE) {
+            let why = format!("a message of more than {} MB", MAX_LINE >> 20);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a message without its end"));
     }
     serde_json::from_slice(&line).map(Some).map_err(io::Error::from)
@@ -136,5 +142,6 @@ mod tests {
             receive::<Request>(&mut &b"{\"request\":\"wait\",\"at_most_ms\":1,\"path\":\"/etc\"}\n"[..]).is_err(),
             "unknown field"
         );
+        assert!(receive::<Request>(&mut &b"{\"request\":\"finish\",\"path\":\"/etc\"}\n"[..]).is_err(), "of none");
     }
 }

@@ -25,6 +25,10 @@ pub fn is_helper_call() -> bool {
 /// Serves one operation from standard input and returns the exit code.
 pub fn run_as_helper() -> u8 {
     let caller = caller();
+    if let Err(e) = native_platform_linux::unload() {
+        let error = StepError::failed(StepKind::Platform, format!("let go of what the caller handed down: {e}"));
+        return u8::from(send(&mut io::stdout(), &Answer::Failed { error }).is_err()).max(1);
+    }
     let platform = LinuxPlatform::new(Paths::default(), Arc::new(SystemRunner::real()), caller);
     // Root may ask for everything; for others it is written down.
     let rules = (caller != 0).then(|| Rules::load(Path::new(RULES)));
@@ -102,10 +106,12 @@ fn serve(
         };
         let Some(open) = session.as_mut() else {
             match request {
-                Request::Facts => answer(output, platform.facts())?,
-                Request::Checks => answer(output, platform.checks())?,
-                Request::Known => answer(output, platform.known())?,
-                Request::AuditHost { alive } => answer(output, platform.audit(&alive))?,
+                Request::Facts {} => answer(output, platform.facts())?,
+                Request::Checks {} => answer(output, platform.checks())?,
+                Request::Known {} => answer(output, guard.rules().and_then(|_| platform.known()))?,
+                Request::AuditHost { alive } => answer(output, guard.rules().and_then(|_| platform.audit(&alive)))?,
+                // What has a record is spared whatever the caller says: root's own word decides.
+                Request::Sweep {} => answer(output, guard.rules().and_then(|_| platform.sweep()))?,
                 Request::Open { scope } => match guard.open(platform, &scope) {
                     Ok(opened) => {
                         session = Some(opened);
@@ -121,10 +127,10 @@ fn serve(
             Request::Probe { step } => answer(output, open.probe(&step))?,
             Request::Execute { step } => answer(output, guard.execute(open.as_mut(), &step))?,
             Request::Revert { step } => answer(output, open.revert(&step))?,
-            Request::Purge => answer(output, open.purge())?,
-            Request::Observe => answer(output, open.observe())?,
+            Request::Purge {} => answer(output, open.purge())?,
+            Request::Observe {} => answer(output, open.observe())?,
             Request::Wait { at_most_ms } => answer(output, open.wait(Duration::from_millis(at_most_ms)))?,
-            Request::Audit => answer(output, open.audit())?,
+            Request::Audit {} => answer(output, open.audit())?,
             Request::Enter { command } => {
                 let mut broken = None;
                 let mut write = |stream, data: &[u8]| {
@@ -143,7 +149,7 @@ fn serve(
                 }
                 return Ok(());
             }
-            Request::Finish => {
+            Request::Finish {} => {
                 let finished = session.take().map_or(Ok(()), Session::finish);
                 answer(output, finished)?;
             }

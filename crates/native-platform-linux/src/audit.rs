@@ -1,38 +1,48 @@
-//! Searching, read-only, for what is left: one detector per sort of thing (the rows of `docs/src/security.md`).
+//! Searching, read-only, for what is left: of one environment, or of all that are not alive. The rows are those of
+//! [`crate::leftovers`]; besides them there are root's own records.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use native_config::EnvironmentId;
+use native_config::{EnvironmentId, Isolation};
 use native_platform::{Leak, Scope, StepError, StepKind};
+use nix::unistd::{Uid, User};
 
-use crate::account;
 use crate::cgroup::Trees;
-use crate::layout;
-use crate::leftovers;
-use crate::proc;
+use crate::leftovers::{self, Search};
+use crate::places::{Age, Places};
 use crate::session::LinuxPlatform;
-use crate::store::Record;
+use crate::store::{Record, Store, StoreError};
+use crate::{layout, pins, proc};
 
-/// Files of the user database. The backups that shadow-utils leaves (`/etc/passwd-`) keep the last name that was
-/// removed: documented as exempt.
-const DATABASE: [&str; 6] = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/subuid", "/etc/subgid"];
+/// A record of an environment that is not alive.
+pub(crate) const RECORD: &str = "record";
+/// Half a document, whose writer died.
+pub(crate) const HALF_RECORD: &str = "half-record";
+/// A uid that is held back, and that no environment has.
+pub(crate) const HELD_UID: &str = "held-uid";
 
-fn failed(what: &str) -> impl FnOnce(std::io::Error) -> StepError + '_ {
+fn failed(what: &str) -> impl FnOnce(io::Error) -> StepError + '_ {
     move |e| StepError::failed(StepKind::Audit, format!("{what}: {e}"))
 }
 
-/// A list that is being made.
-struct Found {
-    id: Option<EnvironmentId>,
-    leaks: Vec<Leak>,
+fn of_store(error: StoreError) -> StepError {
+    error.of_step(StepKind::Audit)
 }
 
-impl Found {
-    fn add(&mut self, kind: &str, path: impl Into<String>) {
-        self.leaks.push(Leak { identifier: self.id.clone(), kind: kind.to_owned(), path: path.into() });
-    }
+fn leak(id: Option<&EnvironmentId>, kind: &str, path: impl Into<String>) -> Leak {
+    Leak { identifier: id.cloned(), kind: kind.to_owned(), path: path.into() }
+}
+
+/// The list of places where this environment may have written.
+pub(crate) fn places(platform: &LinuxPlatform, isolation: Isolation) -> Result<Places, StepError> {
+    // With the host read-only for it, what there is of a list is enough.
+    let age = if isolation == Isolation::Basic { Age::Hour } else { Age::Any };
+    Places::load(&platform.paths, age).map_err(of_store)
 }
 
 /// What is left of one environment.
@@ -41,106 +51,115 @@ pub(crate) fn environment(
     scope: &Scope,
     record: Option<&Record>,
 ) -> Result<Vec<Leak>, StepError> {
-    let mut found = Found { id: Some(scope.id.clone()), leaks: Vec::new() };
-    let id = &scope.id;
-    if let Some(record) = record {
-        for process in proc::processes_of(record.uid).map_err(failed("list processes"))? {
-            found.add("process", format!("{} ({})", process.pid, process.name));
-        }
-        for leftover in leftovers::find(record.uid, id.as_ref()).map_err(failed("search for leftovers"))? {
-            let (kind, path) = leftover.describe();
-            found.add(kind, path);
-        }
-        for volume in &record.volumes {
-            let dir = crate::volume::directory(&platform.paths, record, &volume.volume);
-            if dir.exists() {
-                found.add("disk", dir.display().to_string());
-            }
-        }
-    }
-    for device in proc::loops().map_err(failed("list loop devices"))? {
-        if layout::device_owner(&device.name).as_ref() == Some(id) {
-            found.add("loop", device.device.display().to_string());
-        }
-    }
-    let ours = [platform.paths.own(id), platform.paths.home(id)];
-    for mount in proc::mounts().map_err(failed("list mounts"))? {
-        if ours.iter().any(|dir| mount.point.starts_with(dir)) {
-            found.add("mount", mount.point.display().to_string());
-        }
-    }
-    for dir in ours {
-        if fs::symlink_metadata(&dir).is_ok() {
-            found.add("file", dir.display().to_string());
-        }
-    }
-    if let Ok(trees) = Trees::find() {
-        for (_, path) in trees.environments().into_iter().filter(|(name, _)| name == id.as_ref()) {
-            found.add("cgroup", path.display().to_string());
-        }
-    }
-    if account::user(id.as_ref())?.is_some() {
-        found.add("account", id.to_string());
-    }
-    database(id, &mut found)?;
-    Ok(found.leaks)
+    let places = places(platform, scope.isolation)?;
+    let owns = |uid| record.is_some_and(|r| r.uid == uid);
+    let id = Some(&scope.id);
+    let search = Search { paths: &platform.paths, id, record, owns: &owns, places: &places };
+    let found = leftovers::find(&search).map_err(failed("search for leftovers"))?;
+    Ok(found.into_iter().map(|(kind, found)| leak(id, kind, found.place)).collect())
 }
 
-/// Lines of the user database that name the account, as itself or as a member of a group.
-fn database(id: &EnvironmentId, found: &mut Found) -> Result<(), StepError> {
-    for file in DATABASE {
-        let text = match fs::read_to_string(file) {
-            Ok(text) => text,
-            // Not every system has all six.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(failed(&format!("read {file}"))(e)),
-        };
-        if text.split(['\n', ':', ',']).any(|word| word == id.as_ref()) {
-            found.add("account", file);
+/// What is on the host and ours, and belongs to no record.
+struct Strays {
+    /// Environments with a device or a cgroup of that name.
+    ids: BTreeSet<EnvironmentId>,
+}
+
+impl Strays {
+    fn find(store: &Store) -> Result<Self, StepError> {
+        let loops = proc::loops().map_err(failed("list loop devices"))?;
+        let mut ids: BTreeSet<EnvironmentId> = loops.iter().filter_map(|l| layout::device_owner(&l.name)).collect();
+        if let Ok(trees) = Trees::find() {
+            ids.extend(trees.environments().iter().filter_map(|(name, _)| name.parse::<EnvironmentId>().ok()));
         }
+        // After these were seen: a record is written before anything is made.
+        let known: BTreeSet<_> = store.records().map_err(of_store)?.into_iter().map(|r| r.scope.id).collect();
+        ids.retain(|id| !known.contains(id));
+        Ok(Self { ids })
     }
-    Ok(())
+}
+
+/// Does something with a search for what was left by uids that were given to environments, and that no record and no
+/// user of the host has.
+fn with_orphans<T>(
+    platform: &LinuxPlatform,
+    store: &Store,
+    run: impl FnOnce(&Search<'_>) -> Result<T, StepError>,
+) -> Result<T, StepError> {
+    let places = Places::load(&platform.paths, Age::Hour).map_err(of_store)?;
+    let given = store.uids().map_err(of_store)?.given;
+    let known = RefCell::new(BTreeSet::new());
+    let owns = |uid: u32| {
+        if !given.iter().any(|(from, to)| (*from..=*to).contains(&uid)) || known.borrow().contains(&uid) {
+            return false;
+        }
+        // Read anew each time: the record of what was just seen is older than what was seen.
+        let Ok(records) = store.records() else { return false };
+        known.borrow_mut().extend(records.into_iter().map(|r| r.uid));
+        !known.borrow().contains(&uid) && matches!(User::from_uid(Uid::from_raw(uid)), Ok(None))
+    };
+    run(&Search { paths: &platform.paths, id: None, record: None, owns: &owns, places: &places })
 }
 
 /// What is left on the host of environments that are not alive.
 pub(crate) fn host(platform: &LinuxPlatform, alive: &[EnvironmentId]) -> Result<Vec<Leak>, StepError> {
-    let records = platform.store(StepKind::Audit)?.records().map_err(|e| e.of_step(StepKind::Audit))?;
-    let mut dead: BTreeMap<EnvironmentId, Option<Record>> = BTreeMap::new();
+    let store = platform.store(StepKind::Audit)?;
     let mut leaks = Vec::new();
-    for record in records.into_iter().filter(|r| !alive.contains(&r.scope.id)) {
-        leaks.push(Leak {
-            identifier: Some(record.scope.id.clone()),
-            kind: "record".to_owned(),
-            path: platform
-                .paths
-                .state
-                .join("environments")
-                .join(format!("{}.json", record.scope.id))
-                .display()
-                .to_string(),
-        });
-        dead.insert(record.scope.id.clone(), Some(record));
+    for id in Strays::find(&store)?.ids.iter().filter(|id| !alive.contains(id)) {
+        leaks.extend(environment(platform, &stray(id), None)?);
     }
-    // Things with our names that no record speaks of: somebody removed the record, or it is not ours at all. Only
-    // what carries our mark (a loop device's name, a cgroup below ours) is told.
-    let mut marked: Vec<EnvironmentId> = proc::loops()
-        .map_err(failed("list loop devices"))?
-        .iter()
-        .filter_map(|l| layout::device_owner(&l.name))
-        .collect();
-    if let Ok(trees) = Trees::find() {
-        marked.extend(trees.environments().iter().filter_map(|(name, _)| name.parse::<EnvironmentId>().ok()));
+    let records = store.records().map_err(of_store)?;
+    let is_dead = |r: &&Record| platform.may_see(r) && !alive.contains(&r.scope.id) && !store.is_busy(&r.scope.id);
+    for record in records.iter().filter(is_dead) {
+        let file = platform.paths.state.join("environments").join(format!("{}.json", record.scope.id));
+        leaks.push(leak(Some(&record.scope.id), RECORD, file.display().to_string()));
+        leaks.extend(environment(platform, &record.scope, Some(record))?);
     }
-    for id in marked.into_iter().filter(|id| !alive.contains(id)) {
-        dead.entry(id).or_insert(None);
-    }
-    for (id, record) in dead {
-        let scope = record.as_ref().map_or_else(|| stray(&id), |r| r.scope.clone());
-        leaks.extend(environment(platform, &scope, record.as_ref())?);
-    }
+    leaks.extend(
+        store.halves().map_err(of_store)?.iter().map(|path| leak(None, HALF_RECORD, path.display().to_string())),
+    );
+    let held = store.uids().map_err(of_store)?.held;
+    let known: BTreeSet<_> = store.records().map_err(of_store)?.iter().map(|r| r.uid).collect();
+    leaks.extend(held.difference(&known).map(|uid| leak(None, HELD_UID, uid.to_string())));
+    let orphans =
+        with_orphans(platform, &store, |search| leftovers::find(search).map_err(failed("search for leftovers")))?;
+    leaks.extend(orphans.into_iter().map(|(kind, found)| leak(None, kind, found.place)));
     leaks.sort();
     leaks.dedup();
     Ok(leaks)
+}
+
+/// Removes what [`host`] finds of ours that belongs to no record. Records are the driver's to purge.
+pub(crate) fn sweep(platform: &LinuxPlatform) -> Result<(), StepError> {
+    let store = platform.store(StepKind::Audit)?;
+    for id in Strays::find(&store)?.ids {
+        if let Ok(trees) = Trees::find() {
+            let groups = trees.of(&id);
+            if groups.alive() {
+                // Somebody supervises it whose records are elsewhere: another system on the same kernel.
+                continue;
+            }
+            let deadline = Instant::now() + Duration::from_secs(10);
+            groups.remove(deadline).map_err(failed("remove a cgroup"))?;
+        }
+        for device in proc::loops().map_err(failed("list loop devices"))? {
+            if layout::device_owner(&device.name).as_ref() == Some(&id) {
+                // What still keeps it is told by the audit.
+                drop(pins::detach(&device).and_then(|()| pins::end(&device, &platform.paths.run, None)));
+            }
+        }
+    }
+    for half in store.halves().map_err(of_store)? {
+        fs::remove_file(&half).map_err(failed("remove half a record"))?;
+    }
+    with_orphans(platform, &store, |search| leftovers::clean(search).map_err(failed("remove leftovers")))?;
+    let places = Places::load(&platform.paths, Age::Any).map_err(of_store)?;
+    let is_clean = |uid: u32| {
+        let owns = |other| other == uid;
+        let search = Search { paths: &platform.paths, id: None, record: None, owns: &owns, places: &places };
+        leftovers::find(&search).is_ok_and(|found| found.iter().all(|(kind, _)| *kind == "database-lock"))
+    };
+    store.release_unknown(&is_clean).map_err(of_store)
 }
 
 /// The scope of something that has no record.
@@ -148,7 +167,7 @@ fn stray(id: &EnvironmentId) -> Scope {
     Scope {
         id: id.clone(),
         dir: Path::new("/nonexistent").join(id.as_ref()),
-        isolation: native_config::Isolation::Private,
+        isolation: Isolation::Private,
         uids: (0, 0),
     }
 }

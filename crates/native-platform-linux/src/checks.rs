@@ -10,6 +10,8 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::cgroup::Trees;
 use crate::commands::package_of;
 use crate::layout::Paths;
+use crate::leftovers;
+use crate::store::Store;
 
 /// CPU threads and memory.
 pub(crate) fn facts() -> Result<HostFacts, StepError> {
@@ -36,7 +38,43 @@ pub(crate) fn all(paths: &Paths) -> Vec<Check> {
     checks.push(loops());
     checks.push(cgroups());
     checks.push(homes(paths));
+    checks.push(user_database());
+    checks.push(quarantine(paths));
     checks
+}
+
+/// A lock that nobody will ever take away.
+fn user_database() -> Check {
+    let problem = match leftovers::stale_locks() {
+        Ok(locks) if locks.is_empty() => Ok("no lock of the user database is left".to_owned()),
+        Ok(locks) => {
+            let fix = locks.iter().map(|(file, _)| format!("rm {file}")).collect::<Vec<_>>().join("; ");
+            Err((locks.into_iter().map(|(_, what)| what).collect::<Vec<_>>().join("; "), fix))
+        }
+        Err(e) => Err((e.to_string(), "look at /etc/*.lock".to_owned())),
+    };
+    check("user-database", problem)
+}
+
+/// Uids that are held back until a clean audit. They stop nothing until there are too many of them.
+fn quarantine(paths: &Paths) -> Check {
+    let fix = "fish-native audit --fix".to_owned();
+    let counted = Store::open(&paths.state).and_then(|store| Ok((store.uids()?.held.len(), store.records()?)));
+    let problem = match counted {
+        Ok((held, records)) => {
+            let back = held.saturating_sub(records.len());
+            match back {
+                0 => Ok("no uid is held back".to_owned()),
+                // As many as this, and something goes wrong all the time.
+                1000.. => Err((format!("{back} uids are held back"), fix)),
+                _ => Ok(format!("{back} uids are held back until they are audited: `{fix}`")),
+            }
+        }
+        // A caller who is not root can't look; the helper can.
+        Err(_) if !nix::unistd::geteuid().is_root() => Ok("not looked at: not root".to_owned()),
+        Err(e) => Err((e.of_step(StepKind::Platform).message, fix)),
+    };
+    check("quarantine", problem)
 }
 
 fn root() -> Check {

@@ -182,12 +182,13 @@ impl User<'_> {
             .map_err(|e| failed("set its limits", e))?;
         // A kernel without keyrings has none to share.
         drop(sys::keyring_join_new());
+        // Here, where the right to do it is still there: so it holds with `allow_setuid` too. An older kernel has no such
+        // scopes; there, a disk that is pinned is found, ended and told.
+        sys::scope_abstract_sockets().map_err(|e| failed("confine it to its own sockets", e))?;
         sys::set_group_ids(self.record.gid, &self.record.groups).map_err(|e| failed("set its groups", e))?;
         sys::set_user_ids(self.record.uid, self.record.uid, self.record.uid).map_err(|e| failed("set its user", e))?;
         if !self.record.allow_setuid {
             sys::no_new_privileges().map_err(|e| failed("forbid new privileges", e))?;
-            // An older kernel has no such scopes; there, a disk that is pinned is found by the audit.
-            sys::scope_abstract_sockets().map_err(|e| failed("confine it to its own sockets", e))?;
         }
         std::env::set_current_dir(&self.home).map_err(|e| failed("enter its home directory", e))
     }

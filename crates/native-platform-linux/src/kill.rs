@@ -1,14 +1,15 @@
 //! Killing by uid, where a cgroup is not enough: processes that others started for the account (cron, a set-uid
 //! program, another environment's trick) are not in the environment's group.
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use native_platform::{StepError, StepKind};
 use nix::sys::wait::waitpid;
 
-use crate::proc;
 use crate::sys::{self, Forked};
+use crate::{leftovers, proc};
 
 /// Added to an environment's uid to make the uid that its sweeper has as its real one.
 ///
@@ -36,6 +37,9 @@ pub(crate) fn sweep(uid: u32) -> Result<(), StepError> {
             return Err(stuck(format!("processes of uid {uid} survived SIGKILL: {}", names.join(", ")))
                 .hint("they wait for a device or a network file system; they go when that answers, or with a reboot"));
         }
+        for process in &left {
+            thaw(process.pid, uid);
+        }
         as_uid(HOLDER + uid, uid, || {
             // One call is atomic with regard to forks; the second catches what was being created by set-uid.
             sys::kill_all_visible();
@@ -46,15 +50,46 @@ pub(crate) fn sweep(uid: u32) -> Result<(), StepError> {
     }
 }
 
-/// Empties the kernel keyrings of this uid, which outlive all its processes.
+/// Thaws the frozen v1 cgroup that a process is in, where nobody else is in it: there, SIGKILL has no effect until then
+/// (admin-guide/cgroup-v1/freezer-subsystem.rst). Frozen groups of v2 can be killed.
+fn thaw(pid: i32, uid: u32) {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let group = text.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        controllers.split(',').any(|c| c == "freezer").then_some(path)
+    });
+    let Some(group) = group.filter(|path| *path != "/") else { return };
+    let Ok(mounts) = proc::mounts() else { return };
+    let is_freezer = |m: &&proc::Mount| m.kind == "cgroup" && m.super_options.split(',').any(|o| o == "freezer");
+    let Some(tree) = mounts.iter().find(is_freezer) else { return };
+    let dir = tree.point.join(group.trim_start_matches('/'));
+    let members = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let Ok(ours) = proc::processes_of(uid) else { return };
+    if members.lines().filter_map(|l| l.parse().ok()).all(|pid: i32| ours.iter().any(|p| p.pid == pid)) {
+        drop(fs::write(dir.join("freezer.state"), "THAWED"));
+    }
+}
+
+/// Takes away the kernel keyrings of this uid, which outlive all its processes. A uid without keys has none.
 ///
 /// # Errors
 /// When the child that does it can't be started or failed.
 pub(crate) fn clear_keyrings(uid: u32) -> Result<(), StepError> {
     let stuck = |what: String| StepError::stuck(StepKind::Account, what);
+    let users = match fs::read_to_string("/proc/key-users") {
+        Ok(text) => leftovers::parse_key_users(&text),
+        // A kernel without keys.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(stuck(format!("read /proc/key-users: {e}"))),
+    };
+    if !users.iter().any(|(user, _)| *user == uid) {
+        return Ok(());
+    }
     match sys::fork().map_err(|e| stuck(format!("fork: {e}")))? {
         Forked::Child => {
-            let done = sys::set_user_ids(uid, uid, uid).and_then(|()| sys::keyrings_clear());
+            let done = sys::set_user_ids(uid, uid, uid)
+                .and_then(|()| sys::keyrings_remove())
+                .and_then(|()| sys::keyring_persistent_remove());
             sys::exit_now(i32::from(done.is_err()));
         }
         Forked::Parent(pid) => match waitpid(pid, None) {

@@ -1,9 +1,11 @@
 //! Where things are, as the workload sees them and as root sees them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use native_config::{DiskName, EnvironmentId};
 use native_platform::VolumeName;
+
+use crate::proc::LoopDevice;
 
 /// The directories that everything lies below.
 #[derive(Debug, Clone)]
@@ -70,6 +72,12 @@ pub(crate) fn tag(volume: &VolumeName) -> String {
 /// What a loop device of ours is called in the kernel.
 pub(crate) fn device_name(id: &EnvironmentId, volume: &VolumeName) -> String {
     format!("{id}:{}", tag(volume))
+}
+
+/// Whether a loop device is of this environment, by its name or by the file below the environment's directory.
+pub(crate) fn is_device_of(device: &LoopDevice, id: &EnvironmentId, dir: Option<&Path>) -> bool {
+    device_owner(&device.name).as_ref() == Some(id)
+        || dir.is_some_and(|dir| Path::new(&device.backing).starts_with(dir))
 }
 
 /// The environment that a loop device belongs to, by its name.

@@ -29,7 +29,9 @@
 //! | `keeper` `init` `seal` | the processes of an environment, outside and inside |
 //! | `cgroup` `kill` `remove` | limits, and ending everything |
 //! | `enter` `observe` | `exec` and `status` |
-//! | `leftovers` `audit` `checks` | what can be left, the search for it, and `doctor` |
+//! | [`leftovers`] `places` `audit` `checks` | what can be left as a table, the search for it, and `doctor` |
+//! | `pins` | disks that another environment keeps from going |
+//! | `unload` | what the root side lets go of at its start |
 //! | `sys` `proc` | system calls, `/proc` and `/sys` |
 #![cfg(target_os = "linux")]
 
@@ -45,8 +47,10 @@ mod keeper;
 mod kill;
 mod layers;
 mod layout;
-mod leftovers;
+pub mod leftovers;
 mod observe;
+mod pins;
+mod places;
 mod proc;
 mod remove;
 mod seal;
@@ -54,7 +58,9 @@ pub mod session;
 pub mod store;
 mod sys;
 mod template;
+mod unload;
 mod volume;
 
 pub use layout::Paths;
 pub use session::LinuxPlatform;
+pub use unload::unload;

@@ -71,16 +71,37 @@ pub(crate) struct Process {
     pub(crate) zombie: bool,
     /// Real, effective, saved and file-system uid.
     pub(crate) uids: Vec<u32>,
+    /// The same of the gid, and the supplementary groups.
+    pub(crate) gids: Vec<u32>,
 }
 
 fn parse_process(pid: i32, status: &str) -> Option<Process> {
     let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(":\t"));
+    let numbers = |text: &str| text.split_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<u32>>();
+    let mut gids = field("Gid").map(numbers).unwrap_or_default();
+    gids.extend(field("Groups").map(numbers).unwrap_or_default());
     Some(Process {
         pid,
         name: field("Name")?.to_owned(),
         zombie: field("State")?.starts_with(['Z', 'X']),
-        uids: field("Uid")?.split_whitespace().filter_map(|n| n.parse().ok()).collect(),
+        uids: field("Uid").map(numbers)?,
+        gids,
     })
+}
+
+/// The processes of the host that are wanted.
+///
+/// # Errors
+/// When `/proc` can't be listed.
+pub(crate) fn processes(wanted: &dyn Fn(&Process) -> bool) -> io::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        // A process that ended in this moment is not there to be read.
+        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+        found.extend(parse_process(pid, &status).filter(|p| wanted(p)));
+    }
+    Ok(found)
 }
 
 /// Every process of the host that lives (a zombie does not) and has `uid` in any column.
@@ -88,14 +109,7 @@ fn parse_process(pid: i32, status: &str) -> Option<Process> {
 /// # Errors
 /// When `/proc` can't be listed.
 pub(crate) fn processes_of(uid: u32) -> io::Result<Vec<Process>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
-        // A process that ended in this moment is not there to be read.
-        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
-        found.extend(parse_process(pid, &status).filter(|p| !p.zombie && p.uids.contains(&uid)));
-    }
-    Ok(found)
+    processes(&|p| !p.zombie && p.uids.contains(&uid))
 }
 
 /// The identity of a process; `None` if there is no such process, or only its zombie.
@@ -122,6 +136,8 @@ pub(crate) struct LoopDevice {
     pub(crate) device: PathBuf,
     /// The name that it was configured with: `fish-abcdef:ws` if it is ours.
     pub(crate) name: String,
+    /// The file under it as the kernel names it, with ` (deleted)` if it has no name any more.
+    pub(crate) backing: String,
 }
 
 /// The loop devices in use.
@@ -133,13 +149,15 @@ pub(crate) fn loops() -> io::Result<Vec<LoopDevice>> {
     for entry in fs::read_dir("/sys/block")? {
         let entry = entry?;
         let name = entry.file_name();
-        if !name.to_string_lossy().starts_with("loop") || !entry.path().join("loop/backing_file").exists() {
+        if !name.to_string_lossy().starts_with("loop") {
             continue;
         }
+        // A device that is not in use has no such file.
+        let Ok(backing) = fs::read_to_string(entry.path().join("loop/backing_file")) else { continue };
         let device = Path::new("/dev").join(&name);
         let Ok(file) = fs::File::open(&device) else { continue };
         if let Some(name) = sys::loop_name(file.as_fd())? {
-            found.push(LoopDevice { device, name });
+            found.push(LoopDevice { device, name, backing: backing.trim_end().to_owned() });
         }
     }
     Ok(found)
@@ -162,9 +180,10 @@ mod tests {
 
     #[test]
     fn reads_a_process_with_a_name_of_any_shape() {
-        let status = "Name:\tkworker/0:1\nUmask:\t0022\nState:\tZ (zombie)\nUid:\t0\t70001\t0\t0\n";
+        let status = "Name:\tkworker/0:1\nUmask:\t0022\nState:\tZ (zombie)\nUid:\t0\t70001\t0\t0\nGid:\t1\t2\t1\t1\nGroups:\t50 \n";
         let process = parse_process(7, status).unwrap();
         assert!(process.zombie && process.uids == [0, 70001, 0, 0] && process.name == "kworker/0:1");
+        assert_eq!(process.gids, [1, 2, 1, 1, 50]);
         assert_eq!(parse_process(7, "nothing"), None);
     }
 

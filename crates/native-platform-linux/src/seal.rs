@@ -79,6 +79,11 @@ pub(crate) fn seal(paths: &Paths, record: &Record, step: &WorkloadStep) -> Resul
         doing(|| "show its account".into(), show_account(paths, record))?;
     }
     for path in &step.writable_paths {
+        if let Some((place, _)) = TEMPORARY.iter().find(|(place, _)| path.starts_with(place)) {
+            let why = format!("{place} is the environment's own; give a directory elsewhere");
+            let cause = io::Error::new(io::ErrorKind::InvalidInput, why);
+            return Err(Unsealed { what: format!("open writable_paths entry {}", path.display()), cause });
+        }
         doing(|| format!("open writable_paths entry {}", path.display()), bind(path, path))?;
         writable.push(path.clone());
     }

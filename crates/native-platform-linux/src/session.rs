@@ -22,10 +22,11 @@ use crate::cgroup::{Groups, Trees};
 use crate::commands::Tools;
 use crate::init::Report;
 use crate::keeper::{self, Keeper};
-use crate::layout::Paths;
+use crate::layout::{self, Paths};
+use crate::leftovers::{self, Search};
 use crate::store::{Record, Store};
 use crate::sys::{self, Forked};
-use crate::{account, audit, checks, enter, kill, layers, leftovers, observe, proc, volume};
+use crate::{account, audit, checks, enter, kill, layers, observe, proc, volume};
 
 /// How long the kernel may take to end killed processes.
 const KILL: Duration = Duration::from_secs(10);
@@ -43,6 +44,11 @@ impl LinuxPlatform {
     /// This host. `caller` is the uid on whose behalf root acts.
     pub fn new(paths: Paths, runner: Arc<dyn Runner>, caller: u32) -> Self {
         Self { paths, tools: Tools::new(runner), caller }
+    }
+
+    /// Whether an environment is the caller's. Root may see all.
+    pub(crate) fn may_see(&self, record: &Record) -> bool {
+        self.caller == 0 || record.caller == self.caller
     }
 
     pub(crate) fn store(&self, step: StepKind) -> Result<Store, StepError> {
@@ -83,7 +89,7 @@ impl Platform for LinuxPlatform {
         let store = self.store(StepKind::Platform)?;
         let record = store.record(&scope.id).map_err(|e| e.of_step(StepKind::Platform))?;
         if let Some(record) = &record
-            && (record.caller != self.caller && self.caller != 0 || record.scope.dir != scope.dir)
+            && (!self.may_see(record) || record.scope.dir != scope.dir)
         {
             return Err(StepError::new(
                 StepKind::Platform,
@@ -106,11 +112,15 @@ impl Platform for LinuxPlatform {
 
     fn known(&self) -> Result<Vec<Scope>, StepError> {
         let records = self.store(StepKind::Audit)?.records().map_err(|e| e.of_step(StepKind::Audit))?;
-        Ok(records.into_iter().map(|r| r.scope).collect())
+        Ok(records.into_iter().filter(|r| self.may_see(r)).map(|r| r.scope).collect())
     }
 
     fn audit(&self, alive: &[EnvironmentId]) -> Result<Vec<Leak>, StepError> {
         audit::host(self, alive)
+    }
+
+    fn sweep(&self) -> Result<(), StepError> {
+        audit::sweep(self)
     }
 }
 
@@ -196,7 +206,9 @@ impl LinuxSession {
 
     fn delete_account(&mut self) -> Result<(), StepError> {
         let Some(record) = &self.record else { return Ok(()) };
-        remove_own(&self.platform.paths.own(&self.scope.id))?;
+        let (own, home) = (self.platform.paths.own(&self.scope.id), self.platform.paths.home(&self.scope.id));
+        volume::unmount_below(&[own.clone(), home])?;
+        remove_own(&own)?;
         account::delete(&self.platform.tools, &self.store, record, &self.platform.paths.home(&self.scope.id))
     }
 
@@ -235,7 +247,13 @@ impl LinuxSession {
         }
         let record = self.record(StepKind::Volume)?;
         match volume::create(&self.platform.tools, &self.platform.paths, record, step) {
-            Ok(path) => Ok(Receipt::Volume { path }),
+            Ok(volume::Made { path, image }) => {
+                if let (Some(handle), Some(record)) = (image, &mut self.record) {
+                    // On disk with the next change: only a workload can hand the disk to somebody else.
+                    record.images.push((layout::tag(&step.volume), handle));
+                }
+                Ok(Receipt::Volume { path })
+            }
             Err(error) => Err(self.undo(StepKind::Volume, error, |s| s.remove_volume(step))),
         }
     }
@@ -253,6 +271,7 @@ impl LinuxSession {
             r.stop_grace_ms = step.stop_grace_ms;
             r.open_files = step.limits.open_files;
             r.allow_setuid = step.allow_setuid;
+            r.writable_paths.clone_from(&step.writable_paths);
         })?;
         groups.create(&step.limits).map_err(|e| {
             let error = StepError::failed(STEP, format!("create the cgroup: {e}"));
@@ -338,7 +357,7 @@ impl LinuxSession {
         }
         if let Some(record) = &self.record {
             kill::sweep(record.uid)?;
-            leftovers::clean(record.uid, self.scope.id.as_ref()).map_err(stuck)?;
+            self.search_and_clean(record).map_err(stuck)?;
         }
         groups.remove(deadline).map_err(stuck)?;
         if self.record.is_some() {
@@ -349,6 +368,15 @@ impl LinuxSession {
             })?;
         }
         Ok(())
+    }
+
+    /// Removes what the account has left in places that are not its own.
+    fn search_and_clean(&self, record: &Record) -> std::io::Result<()> {
+        let places =
+            audit::places(&self.platform, self.scope.isolation).map_err(|e| std::io::Error::other(e.message))?;
+        let owns = |uid| uid == record.uid;
+        let (paths, id) = (&self.platform.paths, Some(&self.scope.id));
+        leftovers::clean(&Search { paths, id, record: Some(record), owns: &owns, places: &places })
     }
 
     fn revert_step(&mut self, step: &Step) -> Result<(), StepError> {
@@ -422,6 +450,7 @@ impl Session for LinuxSession {
         for volume in volumes.iter().rev() {
             self.remove_volume(volume)?;
         }
+        volume::untie_strays(&self.platform.paths, &self.scope)?;
         self.delete_account()
     }
 

@@ -52,6 +52,9 @@ pub struct Record {
     pub boot: String,
     /// The volumes, each noted before it was made.
     pub volumes: Vec<VolumeStep>,
+    /// The nameless files under volumes, by the volume's tag and the file's handle.
+    #[serde(default)]
+    pub images: Vec<(String, Vec<u8>)>,
     /// The keeper.
     pub keeper: Option<ProcessId>,
     /// The first process inside the namespaces.
@@ -64,6 +67,9 @@ pub struct Record {
     pub open_files: u64,
     /// Whether set-uid programs work inside.
     pub allow_setuid: bool,
+    /// Host directories that stayed writable for it.
+    #[serde(default)]
+    pub writable_paths: Vec<PathBuf>,
 }
 
 /// Which uids may not be given away.
@@ -74,6 +80,33 @@ struct Ledger {
     next: u32,
     /// In use, or of an environment whose audit has not been clean.
     held: BTreeSet<u32>,
+    /// Ranges of uids that were given away at some time, both ends included: what belongs to one of these, and to no
+    /// user of the host, was left by an environment.
+    #[serde(default)]
+    given: Vec<(u32, u32)>,
+}
+
+/// What the ledger knows of uids.
+#[derive(Debug, Default)]
+pub(crate) struct Uids {
+    /// Ranges of those that were given away at some time, both ends included.
+    pub(crate) given: Vec<(u32, u32)>,
+    /// Those that may not be given away now.
+    pub(crate) held: BTreeSet<u32>,
+}
+
+impl Ledger {
+    fn give(&mut self, uid: u32) {
+        self.held.insert(uid);
+        if self.given.iter().any(|(from, to)| (*from..=*to).contains(&uid)) {
+            return;
+        }
+        // Uids come one after the other: nearly always the last range grows by one.
+        match self.given.iter_mut().find(|(_, to)| to.checked_add(1) == Some(uid)) {
+            Some(range) => range.1 = uid,
+            None => self.given.push((uid, uid)),
+        }
+    }
 }
 
 /// The directory of root's records.
@@ -239,8 +272,12 @@ impl Store {
     pub fn mint_uid(&self, (from, to): (u32, u32), taken: &dyn Fn(u32) -> bool) -> Result<u32, StoreError> {
         let _lock = self.lock("uids")?;
         let path = self.dir.join("uids.json");
-        let mut ledger =
-            read::<Ledger>(&path)?.unwrap_or(Ledger { version: VERSION, next: from, held: BTreeSet::new() });
+        let mut ledger = read::<Ledger>(&path)?.unwrap_or(Ledger {
+            version: VERSION,
+            next: from,
+            held: BTreeSet::new(),
+            given: Vec::new(),
+        });
         if !(from..=to).contains(&ledger.next) {
             ledger.next = from;
         }
@@ -250,9 +287,64 @@ impl Store {
             return Err(StoreError::NoUid { from, to, held: ledger.held.len() });
         };
         ledger.next = if uid == to { from } else { uid + 1 };
-        ledger.held.insert(uid);
+        ledger.give(uid);
         write(&path, &ledger)?;
         Ok(uid)
+    }
+
+    /// What the ledger knows of uids.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub(crate) fn uids(&self) -> Result<Uids, StoreError> {
+        let ledger = read::<Ledger>(&self.dir.join("uids.json"))?;
+        Ok(ledger.map(|l| Uids { given: l.given, held: l.held }).unwrap_or_default())
+    }
+
+    /// Whether somebody works on this environment right now.
+    pub(crate) fn is_busy(&self, id: &EnvironmentId) -> bool {
+        let lock = OpenOptions::new().write(true).open(self.environment_lock(id));
+        lock.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Lets go of uids that no record speaks of: whoever held them died before its record was written. Only those that
+    /// `is_clean` finds nothing of. Not done while anybody works on any environment.
+    ///
+    /// # Errors
+    /// When the records or the ledger can't be read or written.
+    pub(crate) fn release_unknown(&self, is_clean: &dyn Fn(u32) -> bool) -> Result<(), StoreError> {
+        let _lock = self.lock("uids")?;
+        let path = self.dir.join("uids.json");
+        let Some(mut ledger) = read::<Ledger>(&path)? else { return Ok(()) };
+        let locks = self.dir.join("locks");
+        for entry in fs::read_dir(&locks).map_err(StoreError::io(&locks))?.flatten() {
+            let id = entry.path().file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
+            if id.is_some_and(|id| self.is_busy(&id)) {
+                return Ok(());
+            }
+        }
+        let known: BTreeSet<u32> = self.records()?.into_iter().map(|r| r.uid).collect();
+        let before = ledger.held.len();
+        ledger.held.retain(|uid| known.contains(uid) || !is_clean(*uid));
+        if ledger.held.len() == before { Ok(()) } else { write(&path, &ledger) }
+    }
+
+    /// Halves of documents that writers who died have left, and locks of environments that are gone.
+    ///
+    /// # Errors
+    /// When the directories can't be listed.
+    pub(crate) fn halves(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mut found = Vec::new();
+        for dir in [self.dir.clone(), self.dir.join("environments")] {
+            for entry in fs::read_dir(&dir).map_err(StoreError::io(&dir))?.flatten() {
+                let path = entry.path();
+                let writer = path.extension().and_then(|e| e.to_str()).and_then(|e| e.strip_prefix("tmp-"));
+                if writer.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                    found.push(path);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Forgets an environment whose audit was clean, and lets its uid go.
@@ -290,12 +382,14 @@ impl Record {
             real,
             boot: boot_id(),
             volumes: Vec::new(),
+            images: Vec::new(),
             keeper: None,
             init: None,
             entry: None,
             stop_grace_ms: 0,
             open_files: 1024,
             allow_setuid: false,
+            writable_paths: Vec::new(),
         }
     }
 }
@@ -317,7 +411,7 @@ struct Versioned {
     version: u32,
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -331,7 +425,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     serde_json::from_str(&text).map(Some).map_err(damaged)
 }
 
-fn write<T: Serialize>(path: &Path, document: &T) -> Result<(), StoreError> {
+pub(crate) fn write<T: Serialize>(path: &Path, document: &T) -> Result<(), StoreError> {
     let dir = path.parent().unwrap_or(path);
     let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
     let text = serde_json::to_vec(document).map_err(|source| StoreError::Damaged { path: path.to_owned(), source })?;

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use native_config::EnvironmentId;
-use native_platform::{Backing, CommandSpec, ErrorKind, StepError, StepKind, VolumeName, VolumeStep};
+use native_platform::{Backing, CommandSpec, ErrorKind, Scope, StepError, StepKind, VolumeName, VolumeStep};
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::wait::WaitStatus;
@@ -24,15 +24,19 @@ use nix::unistd::linkat;
 
 use crate::commands::{Tools, file_system};
 use crate::layout::{self, Paths};
+use crate::proc::LoopDevice;
 use crate::remove;
 use crate::store::Record;
 use crate::sys::Forked;
-use crate::{copy, proc, sys, template};
+use crate::{copy, pins, proc, sys, template};
 
 const STEP: StepKind = StepKind::Volume;
 /// How long a loop device may stay after its last user has gone: the kernel unties it when the last namespace
 /// that saw the mount is torn down, which happens after the last process has ended.
 const UNTIE: Duration = Duration::from_secs(10);
+
+/// After which time one that is still there is taken to be kept by somebody.
+const PINNED: Duration = Duration::from_secs(2);
 
 /// No file system fits into less, in bytes.
 const LEAST: u64 = 16 << 20;
@@ -54,14 +58,23 @@ pub(crate) fn doing(what: impl Into<String>) -> impl FnOnce(io::Error) -> StepEr
     }
 }
 
+/// A volume that was made.
+pub(crate) struct Made {
+    /// Where the workload sees it.
+    pub(crate) path: PathBuf,
+    /// The handle of the file that holds it, if it is a file without a name.
+    pub(crate) image: Option<Vec<u8>>,
+}
+
 /// Makes a volume and mounts it where the workload will see it, in the mount namespace of this process.
-pub(crate) fn create(tools: &Tools, paths: &Paths, record: &Record, step: &VolumeStep) -> Result<PathBuf, StepError> {
+pub(crate) fn create(tools: &Tools, paths: &Paths, record: &Record, step: &VolumeStep) -> Result<Made, StepError> {
     let id = &record.scope.id;
     let (back, front) = (paths.backstage(id, &step.volume), paths.volume(id, &step.volume));
     make_dir(&back, 0o700)?;
     make_dir(&front, 0o755)?;
+    let mut image = None;
     match &step.backing {
-        Backing::Sized { bytes, fs } => sized(tools, paths, record, step, *bytes, fs.as_deref(), &back)?,
+        Backing::Sized { bytes, fs } => image = sized(tools, paths, record, step, *bytes, fs.as_deref(), &back)?,
         Backing::Dir => {
             let dir = directory(paths, record, &step.volume);
             if record.caller != 0 {
@@ -99,7 +112,7 @@ pub(crate) fn create(tools: &Tools, paths: &Paths, record: &Record, step: &Volum
         }
     }
     bind(&data, &front)?;
-    Ok(front)
+    Ok(Made { path: front, image })
 }
 
 /// Takes a volume's mounts in this process's namespace away, if there are any, and waits until its device is
@@ -114,25 +127,82 @@ pub(crate) fn remove(paths: &Paths, record: &Record, step: &VolumeStep) -> Resul
         }
     }
     let name = layout::device_name(id, &step.volume);
-    let deadline = Instant::now() + UNTIE;
-    loop {
-        let loops = proc::loops().map_err(|e| StepError::stuck(STEP, format!("list loop devices: {e}")))?;
-        let Some(left) = loops.into_iter().find(|l| l.name == name) else { break };
-        if Instant::now() >= deadline {
-            return Err(StepError::stuck(
-                STEP,
-                format!("{} still holds {} of {id}", left.device.display(), step.volume),
-            )
-            .hint("another process keeps a file of that disk open; `fish-native audit` names it"));
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
+    let tag = layout::tag(&step.volume);
+    let image = record.images.iter().find(|(of, _)| *of == tag).map(|(_, handle)| (&*record.scope.dir, &**handle));
+    untie(paths, &format!("{} of {id}", step.volume), image, &|device| device.name == name)?;
     if matches!(step.backing, Backing::Dir) {
         let dir = directory(paths, record, &step.volume);
         remove::tree(&dir).map_err(|e| StepError::stuck(STEP, format!("remove {}: {e}", dir.display())))?;
         if record.caller != 0 {
             // The last one of the environment takes their directory with it.
             drop(fs::remove_dir(paths.state.join("volumes").join(id.as_ref())));
+        }
+    }
+    Ok(())
+}
+
+/// Unties what is left of the environment's devices, whatever its volumes were called.
+pub(crate) fn untie_strays(paths: &Paths, scope: &Scope) -> Result<(), StepError> {
+    let ours = |device: &LoopDevice| layout::is_device_of(device, &scope.id, Some(&scope.dir));
+    untie(paths, &format!("a disk of {}", scope.id), None, &ours)
+}
+
+/// Waits until a device is untied. One that somebody else keeps is ended, and told.
+fn untie(
+    paths: &Paths,
+    what: &str,
+    image: Option<pins::Image<'_>>,
+    ours: &dyn Fn(&LoopDevice) -> bool,
+) -> Result<(), StepError> {
+    let stuck = |what: String| StepError::stuck(STEP, what);
+    let find = || proc::loops().map(|all| all.into_iter().find(ours));
+    let start = Instant::now();
+    let mut asked = false;
+    loop {
+        let Some(left) = find().map_err(|e| stuck(format!("list loop devices: {e}")))? else { return Ok(()) };
+        let waited = start.elapsed();
+        let holders = if waited >= PINNED {
+            pins::holders(&left).map_err(|e| stuck(format!("look who holds {}: {e}", left.device.display())))?
+        } else {
+            if waited >= PINNED / 10 && !asked {
+                // To go with its last user, also where whoever tied it did not ask for that.
+                asked = pins::detach(&left).is_ok();
+            }
+            Vec::new()
+        };
+        if holders.is_empty() && waited < UNTIE {
+            thread::sleep(if waited < PINNED { Duration::from_millis(1) } else { Duration::from_millis(100) });
+            continue;
+        }
+        let ended = match pins::end(&left, &paths.run, image) {
+            Ok(()) if image.is_none() => "its file system was shut down".to_owned(),
+            Ok(()) => "its file system was shut down and its space given back".to_owned(),
+            Err(e) => format!("its file system could not be shut down, or its space not be given back: {e}"),
+        };
+        // The holder may have gone in the meantime.
+        if matches!(find(), Ok(None)) {
+            return Ok(());
+        }
+        let who: Vec<String> = holders.iter().map(ToString::to_string).collect();
+        let (who, hint) = if who.is_empty() {
+            // It waits in a socket between two processes.
+            ("nobody who can be found".to_owned(), "deallocate the environments that worked with it")
+        } else {
+            (who.join(", "), "end those processes (another environment's: deallocate it)")
+        };
+        return Err(stuck(format!("{what} ({}) is kept by {who}; {ended}", left.device.display()))
+            .hint(format!("{hint}, then `fish-native audit --fix`")));
+    }
+}
+
+/// Takes every mount at or below these directories away, the last one first: whoever mounted there, what is mounted
+/// stays as it is.
+pub(crate) fn unmount_below(dirs: &[PathBuf]) -> Result<(), StepError> {
+    let mounts = proc::mounts().map_err(|e| StepError::stuck(STEP, format!("list mounts: {e}")))?;
+    for mount in mounts.iter().rev().filter(|m| dirs.iter().any(|dir| m.point.starts_with(dir))) {
+        if let Err(error) = unmount_all(&mount.point) {
+            // Busy for longer than it may be: out of the way at least. What it holds is found by the audit.
+            umount2(&mount.point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH).map_err(|_| error)?;
         }
     }
     Ok(())
@@ -156,7 +226,8 @@ pub(crate) fn directory(paths: &Paths, record: &Record, volume: &VolumeName) -> 
     }
 }
 
-/// An image file, a file system in it, a loop device under it, mounted at `back`.
+/// An image file, a file system in it, a loop device under it, mounted at `back`. Returns the handle of the file if it
+/// has no name.
 fn sized(
     tools: &Tools,
     paths: &Paths,
@@ -165,7 +236,7 @@ fn sized(
     bytes: u64,
     fs: Option<&str>,
     back: &Path,
-) -> Result<(), StepError> {
+) -> Result<Option<Vec<u8>>, StepError> {
     if bytes < LEAST {
         return Err(StepError::new(STEP, ErrorKind::Invalid, format!("{} has no size", step.volume))
             .hint("give the disk a `size` in GB"));
@@ -187,10 +258,11 @@ fn sized(
     mount(Some(device.0.as_path()), back, Some(kind), flags, Some(options))
         .map_err(|e| failed(format!("mount the {kind} of {}: {e}", step.volume)))?;
     fs::set_permissions(back, fs::Permissions::from_mode(0o700)).map_err(doing("close a volume's root"))?;
-    if is_new {
-        return Ok(());
+    if !is_new {
+        give_to(&back.join("data"), record).map_err(doing(format!("give the kept {} its new owner", step.volume)))?;
     }
-    give_to(&back.join("data"), record).map_err(doing(format!("give the kept {} its new owner", step.volume)))
+    // A file system without handles (overlay, FUSE) can't give the space of a disk back that somebody else keeps.
+    Ok((!step.reuse).then(|| sys::handle_of(image.as_fd()).ok()).flatten())
 }
 
 /// A new image with its file system. One that is to be kept gets its name when it is whole.

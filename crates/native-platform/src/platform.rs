@@ -207,6 +207,13 @@ pub trait Platform: Send + Sync {
     /// # Errors
     /// When the search itself fails.
     fn audit(&self, alive: &[EnvironmentId]) -> Result<Vec<Leak>, StepError>;
+
+    /// Removes what [`Self::audit`] finds that is certainly ours and that no record of the platform speaks of. What has
+    /// a record is removed by a session.
+    ///
+    /// # Errors
+    /// When it can't be searched for, or something could not be removed.
+    fn sweep(&self) -> Result<(), StepError>;
 }
 
 /// One operation on one environment. Steps run one after another, blocking.

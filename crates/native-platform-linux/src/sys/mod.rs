@@ -2,12 +2,20 @@
 
 #![expect(unsafe_code, reason = "raw system calls: clone3, mount_setattr, open_tree, move_mount, loop ioctls, keyctl")]
 
+mod disks;
+mod keys;
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::Pid;
+
+pub(crate) use disks::{
+    clear_fixed, handle_of, loop_clear, loop_configure, loop_get_free, loop_name, open_by_handle, shut_down,
+};
+pub(crate) use keys::{keyring_join_new, keyring_persistent_remove, keyrings_remove};
 
 /// Turns a raw return value into a result.
 fn check(value: libc::c_long) -> io::Result<libc::c_long> {
@@ -155,118 +163,6 @@ pub(crate) fn move_mount(mount: BorrowedFd<'_>, path: &str) -> io::Result<()> {
     check(done).map(drop)
 }
 
-/// `struct loop_info64` of the kernel.
-#[repr(C)]
-struct LoopInfo {
-    device: u64,
-    inode: u64,
-    rdevice: u64,
-    offset: u64,
-    sizelimit: u64,
-    number: u32,
-    encrypt_type: u32,
-    encrypt_key_size: u32,
-    flags: u32,
-    file_name: [u8; 64],
-    crypt_name: [u8; 64],
-    encrypt_key: [u8; 32],
-    init: [u64; 2],
-}
-
-/// `struct loop_config` of the kernel (5.8).
-#[repr(C)]
-struct LoopConfig {
-    fd: u32,
-    block_size: u32,
-    info: LoopInfo,
-    reserved: [u64; 8],
-}
-
-impl LoopInfo {
-    fn empty() -> Self {
-        Self {
-            device: 0,
-            inode: 0,
-            rdevice: 0,
-            offset: 0,
-            sizelimit: 0,
-            number: 0,
-            encrypt_type: 0,
-            encrypt_key_size: 0,
-            flags: 0,
-            file_name: [0; 64],
-            crypt_name: [0; 64],
-            encrypt_key: [0; 32],
-            init: [0; 2],
-        }
-    }
-}
-
-/// The number of a free loop device.
-pub(crate) fn loop_get_free(control: BorrowedFd<'_>) -> io::Result<i64> {
-    const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
-    // SAFETY: this ioctl takes no argument.
-    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
-    check(libc::c_long::from(number))
-}
-
-/// Ties a file to a loop device that unties itself with its last user.
-///
-/// `name` is what the kernel remembers as the device's file name (at most 63 bytes): how a device is told to be
-/// ours when its file has no name any more.
-pub(crate) fn loop_configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
-    const LO_FLAGS_AUTOCLEAR: u32 = 4;
-    const LO_FLAGS_DIRECT_IO: u32 = 16;
-    let mut info = LoopInfo::empty();
-    info.flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO;
-    for (to, from) in info.file_name[..63].iter_mut().zip(name.bytes()) {
-        *to = from;
-    }
-    let config = LoopConfig { fd: file.as_raw_fd().cast_unsigned(), block_size: 4096, info, reserved: [0; 8] };
-    // SAFETY: the struct has the kernel's layout and outlives the call.
-    let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
-    check(libc::c_long::from(done)).map(drop)
-}
-
-/// The file name that a loop device was configured with; `None` if it is not in use.
-pub(crate) fn loop_name(device: BorrowedFd<'_>) -> io::Result<Option<String>> {
-    const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
-    let mut info = LoopInfo::empty();
-    // SAFETY: the struct has the kernel's layout and outlives the call.
-    let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
-    match check(libc::c_long::from(done)) {
-        Ok(_) => {}
-        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => return Ok(None),
-        Err(e) => return Err(e),
-    }
-    let end = info.file_name.iter().position(|&b| b == 0).unwrap_or(info.file_name.len());
-    Ok(Some(String::from_utf8_lossy(&info.file_name[..end]).into_owned()))
-}
-
-/// Gives the process a session keyring of its own, so that what it keeps is not in its parent's.
-pub(crate) fn keyring_join_new() -> io::Result<()> {
-    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
-    // SAFETY: a null name makes an anonymous keyring.
-    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) })
-        .map(drop)
-}
-
-/// Empties the user and the user-session keyring of the calling uid. Both outlive every process of the uid.
-pub(crate) fn keyrings_clear() -> io::Result<()> {
-    const KEYCTL_CLEAR: libc::c_long = 7;
-    for ring in [-4_i64, -5] {
-        // SAFETY: two integers.
-        match check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_CLEAR, ring) }) {
-            Ok(_) => {}
-            // No keyrings in this kernel, or none allowed here: then nothing is kept either.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
 /// Forbids this process and its children to gain privileges by executing a file.
 pub(crate) fn no_new_privileges() -> io::Result<()> {
     // SAFETY: integers only.
@@ -310,6 +206,36 @@ pub(crate) fn keep_capabilities(kept: u64) -> io::Result<()> {
     let data = [word(kept), word(kept >> 32)];
     // SAFETY: header and data have the kernel's layout and outlive the call.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
+}
+
+/// Keeps `kept` of the calling process's capabilities, and lets what it executes gain no others than those and `more`.
+pub(crate) fn limit_capabilities(kept: u64, more: u64) -> io::Result<()> {
+    for capability in 0..u64::from(u32::BITS * 2) {
+        if (kept | more) & (1 << capability) != 0 {
+            continue;
+        }
+        // SAFETY: integers only.
+        match check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })) {
+            Ok(_) => {}
+            // Past the last one that this kernel knows; or a root without CAP_SETPCAP, which has few of them anyway.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    keep_capabilities(kept & permitted_capabilities())
+}
+
+/// What this process has: no more than that can be kept.
+fn permitted_capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX)
+}
+
+/// Empties the environment. To be called while the process has one thread.
+pub(crate) fn clear_environment() {
+    // SAFETY: no other thread can read the environment meanwhile.
+    unsafe { libc::clearenv() };
 }
 
 /// Closes every descriptor from `first` on.
@@ -413,6 +339,13 @@ pub(crate) fn ipc_remove(kind: &str, id: i32) -> io::Result<()> {
     check(libc::c_long::from(done)).map(drop)
 }
 
+/// Removes a POSIX message queue of this IPC namespace.
+pub(crate) fn queue_remove(name: &str) -> io::Result<()> {
+    let name = CString::new(name)?;
+    // SAFETY: the name outlives the call.
+    check(libc::c_long::from(unsafe { libc::mq_unlink(name.as_ptr()) })).map(drop)
+}
+
 /// Makes this process the parent of what its descendants leave behind.
 pub(crate) fn adopt_orphans() -> io::Result<()> {
     // SAFETY: integers only.
@@ -420,8 +353,8 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
 }
 
 /// Confines the process so that it can't connect to abstract sockets outside of what it starts: the way by which two
-/// environments could hand each other open files, and so pin each other's disks. Needs Linux 6.12 and, without
-/// privileges, [`no_new_privileges`]; says whether the kernel knows it.
+/// environments could hand each other open files, and so pin each other's disks. Needs Linux 6.12 and CAP_SYS_ADMIN (or
+/// [`no_new_privileges`]); says whether the kernel knows it.
 pub(crate) fn scope_abstract_sockets() -> io::Result<bool> {
     const LANDLOCK_CREATE_RULESET_VERSION: libc::c_long = 1;
     const LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;

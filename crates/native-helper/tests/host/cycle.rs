@@ -1,153 +1,18 @@
-//! The whole cycle of steps on this very host, through a real helper process. Needs root (tier T4).
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test: a failure is to be seen, and so is a skip")]
+//! The whole cycle of steps.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use native_config::{AccountKind, Isolation, LimitsMode};
-use native_helper::HelperPlatform;
+use native_config::{AccountKind, Isolation};
 use native_platform::{
-    AccountStep, Backing, Enter, EnterIo, ErrorKind, LayerSource, LayersStep, Limits, Platform, Presence, Scope,
-    Session, Step, Stream, Variables, VolumeName, VolumeStep, WorkloadStep,
+    AccountStep, Enter, EnterIo, ErrorKind, LayersStep, Platform, Presence, Step, Stream, VolumeName, VolumeStep,
+    WorkloadStep,
 };
 
-/// A workspace and an environment in it. Whatever happens, dropping it purges the environment.
-struct Bench {
-    dir: Arc<tempfile::TempDir>,
-    platform: HelperPlatform,
-    scope: Scope,
-}
-
-impl Bench {
-    /// `None` when this host can't do it, after saying why.
-    fn new(id: &str) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            println!("skipped: needs root");
-            return None;
-        }
-        let platform = HelperPlatform::at(PathBuf::from(env!("CARGO_BIN_EXE_fish-native-helper")));
-        if let Some(missing) = platform.checks().unwrap().into_iter().find(|c| !c.ok) {
-            println!("skipped: {}: {}", missing.detail, missing.fix);
-            return None;
-        }
-        let dir = tempfile::Builder::new().prefix("fish-cycle-").tempdir_in("/var/tmp").unwrap();
-        Some(Self::within(Arc::new(dir), platform, id))
-    }
-
-    /// Another environment in the same workspace.
-    fn beside(&self, id: &str) -> Self {
-        let platform = HelperPlatform::at(PathBuf::from(env!("CARGO_BIN_EXE_fish-native-helper")));
-        Self::within(Arc::clone(&self.dir), platform, id)
-    }
-
-    fn within(dir: Arc<tempfile::TempDir>, platform: HelperPlatform, id: &str) -> Self {
-        // A run that was killed may have left an environment of this test's name.
-        for old in platform.known().unwrap().into_iter().filter(|s| s.id.as_ref() == id) {
-            let mut session = platform.open(&old).unwrap();
-            session.purge().unwrap();
-            assert_eq!(session.audit().unwrap(), []);
-        }
-        let scope = Scope {
-            id: id.parse().unwrap(),
-            dir: dir.path().join(id),
-            isolation: Isolation::Private,
-            uids: (70000, 79999),
-        };
-        fs::create_dir(&scope.dir).unwrap();
-        let layer = dir.path().join("layer");
-        fs::create_dir_all(layer.join("bin")).unwrap();
-        Self { dir, platform, scope }
-    }
-
-    fn session(&self) -> Box<dyn Session> {
-        self.platform.open(&self.scope).unwrap()
-    }
-
-    /// A layer with these files, executable.
-    fn layer(&self, name: &str, files: &[(&str, &str)]) -> LayerSource {
-        let dir = self.dir.path().join(name);
-        for (path, text) in files {
-            let path = dir.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        LayerSource { image: name.to_owned(), digest: String::new(), dir }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.scope.dir.join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let Ok(mut session) = self.platform.open(&self.scope) else { return };
-        let purged = session.purge();
-        let leaks = session.audit();
-        if !std::thread::panicking() {
-            purged.unwrap();
-            assert_eq!(leaks.unwrap(), []);
-        }
-    }
-}
-
-fn account() -> Step {
-    Step::Account(AccountStep { groups: Vec::new(), kind: AccountKind::Real })
-}
-
-fn volume(volume: VolumeName, backing: Backing) -> Step {
-    Step::Volume(VolumeStep { volume, backing, label: None, reuse: false, clone_from: None })
-}
-
-fn sized(megabytes: u64) -> Backing {
-    Backing::Sized { bytes: megabytes << 20, fs: None }
-}
-
-fn workload(entry: &str) -> WorkloadStep {
-    let limits = Limits {
-        mode: LimitsMode::Hard,
-        cpu: 1,
-        cpu_shared: false,
-        memory_bytes: 256 << 20,
-        pids: 64,
-        open_files: 1024,
-    };
-    WorkloadStep {
-        entry: entry.to_owned(),
-        variables: Variables(vec![("GREETING".to_owned(), "it's \"quoted\"\nü".to_owned())]),
-        limits,
-        lifetime_ms: None,
-        stop_grace_ms: 200,
-        log_bytes: 1 << 20,
-        writable_paths: Vec::new(),
-        allow_setuid: false,
-    }
-}
-
-fn disk(name: &str) -> VolumeName {
-    VolumeName::Disk(name.parse().unwrap())
-}
-
-/// The steps of a usual label, without the workload.
-fn furnish(session: &mut dyn Session, layers: Vec<LayerSource>) -> Vec<Step> {
-    let steps = vec![
-        account(),
-        volume(VolumeName::Home, sized(64)),
-        volume(VolumeName::Temp, sized(32)),
-        volume(disk("ws"), sized(32)),
-        volume(disk("plain"), Backing::Dir),
-        Step::Layers(LayersStep { volume: VolumeName::Home, layers }),
-    ];
-    for step in &steps {
-        session.execute(step).unwrap();
-    }
-    steps
-}
+use crate::common::{Bench, account, disk, furnish, sized, volume, workload};
 
 #[test]
 fn an_environment_comes_up_runs_and_leaves_nothing() {
