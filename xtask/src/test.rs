@@ -26,6 +26,7 @@ pub(crate) fn all() -> anyhow::Result<()> {
     // The black-box suite drives the program itself, so it is built before any test starts.
     steps.step("build", |_| done(workspace(&["build"], &["--all-targets"]).run()));
     steps.step("tests", tests);
+    steps.step("black-box tests as a service user", as_service_user);
     steps.step("doctests", |steps| {
         let (lines, success) = workspace(&["test", "--doc"], &[]).lines(is_summary)?;
         steps.summaries.push(sum("doctests", &lines));
@@ -72,6 +73,26 @@ fn tests(steps: &mut Steps) -> anyhow::Result<Step> {
         steps.summaries.push(sum("tests", &lines));
         success
     };
+    if success { Ok(Step::Done) } else { bail!("tests failed") }
+}
+
+/// The black-box suite once more, with the program as a service user and the root helper behind sudo. What is about
+/// the program's own processes, or about no rights at all, was run already.
+fn as_service_user(steps: &mut Steps) -> anyhow::Result<Step> {
+    const SUITES: [&str; 6] = ["run", "refusals", "stop", "crash", "crowd", "servers"];
+    let binary = target().join("debug").join("fish-native");
+    let binary = binary.to_str().context("the target directory is not text")?;
+    let suites: Vec<&str> = SUITES.iter().flat_map(|suite| ["--test", suite]).collect();
+    // One after another: what is installed for the service user is there once.
+    let args = ["test", "--locked", "--package", "e2e"].iter().chain(&suites).copied();
+    let args = args.chain(["--no-fail-fast", "--", "--test-threads=1", "--show-output"]);
+    let run = cargo(args).with("FISH_NATIVE_BIN", binary).with("FISH_E2E_MODE", "helper");
+    let (lines, success) = run.lines(|l| is_summary(l) || is_skip(l))?;
+    let (skips, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(|l| is_skip(l));
+    let mut skips: Vec<_> = skips.iter().map(|l| l.trim_start_matches("skipped:").trim().to_owned()).collect();
+    skips.dedup();
+    steps.skipped.extend(skips);
+    steps.summaries.push(sum("tests as a service user", &lines));
     if success { Ok(Step::Done) } else { bail!("tests failed") }
 }
 

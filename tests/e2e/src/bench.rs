@@ -10,6 +10,7 @@ use crate::host::Snapshot;
 use crate::image::{Image, Tree};
 use crate::program::{Outcome, Running, binary, command};
 use crate::server::{Answer, Server};
+use crate::service::{Mode, Service};
 
 /// The user that the server knows.
 pub const USER: &str = "fish";
@@ -33,6 +34,8 @@ pub struct Bench {
     /// The file server.
     pub server: Server,
     before: Snapshot,
+    /// The installation for a service user, in that mode.
+    service: Option<Service>,
     /// The test's turn on the host: released last.
     _turn: File,
 }
@@ -43,6 +46,14 @@ impl Bench {
     /// # Panics
     /// When its files can't be made.
     pub fn new() -> Option<Self> {
+        Self::in_mode(Mode::of_this_run())
+    }
+
+    /// A bench in which the program gets its rights in this way, or nothing after having said why not.
+    ///
+    /// # Panics
+    /// When its files can't be made.
+    pub fn in_mode(mode: Mode) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             return skip("not root");
         }
@@ -54,7 +65,11 @@ impl Bench {
         // Not in /tmp, which is often too small or in memory.
         let dir = tempfile::Builder::new().prefix("fish-e2e-").tempdir_in("/var/tmp").expect("make a directory");
         binary();
-        let bench = Self { dir, server: Server::start(), before: Snapshot::take(), _turn: turn };
+        let service = match (mode == Mode::Helper).then(|| Service::install(dir.path())).transpose() {
+            Ok(service) => service,
+            Err(why) => return skip(&why),
+        };
+        let bench = Self { dir, server: Server::start(), before: Snapshot::take(), service, _turn: turn };
         bench.configure("");
         Some(bench)
     }
@@ -113,10 +128,31 @@ impl Bench {
 
     /// Starts the program with the bench's configuration.
     pub fn start(&self, args: &[&str]) -> Running {
-        let mut command = command(binary());
+        let words = self.words();
+        let mut command = command(&words[0]);
         // The program's log goes to the bench: a failed test shows it.
-        command.arg("--config").arg(self.config()).args(args).current_dir(self.dir.path());
+        command.args(&words[1..]).args(args).current_dir(self.dir.path());
         Running::start(command)
+    }
+
+    /// The words that start the program with the bench's configuration, in this mode.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = match &self.service {
+            Some(service) => service.words(),
+            None => vec![binary().display().to_string()],
+        };
+        words.extend(["--config".to_owned(), self.config().display().to_string()]);
+        words
+    }
+
+    /// The same as the beginning of a shell's line.
+    pub fn line(&self) -> String {
+        self.words().iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The installation for a service user, if this is that mode.
+    pub fn service(&self) -> Option<&Service> {
+        self.service.as_ref()
     }
 
     /// Runs the program with the bench's configuration to its end.

@@ -10,6 +10,7 @@ mod host;
 mod image;
 mod program;
 mod server;
+mod service;
 mod trace;
 
 pub use bench::{Bench, PASSWORD, USER, label};
@@ -17,6 +18,7 @@ pub use host::Snapshot;
 pub use image::{Image, Tree, glutton, greedy};
 pub use program::{Outcome, Running, binary, command};
 pub use server::{Answer, Server};
+pub use service::{Mode, Service};
 pub use trace::{Call, KNOWN, Role, Traced, Verdict, trace};
 
 use std::io::Write;

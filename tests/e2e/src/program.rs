@@ -23,23 +23,32 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
 /// When it can't be built.
 pub fn binary() -> PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY
-        .get_or_init(|| {
-            if let Some(path) = std::env::var_os("FISH_NATIVE_BIN") {
-                return PathBuf::from(path);
-            }
-            let own = std::env::current_exe().expect("a test has a path");
-            let dir = own.parent().and_then(|deps| deps.parent()).expect("tests lie in target/PROFILE/deps");
-            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let mut build = command(cargo);
-            build.args(["build", "--quiet", "--package", "fish-native"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-            if dir.ends_with("release") {
-                build.arg("--release");
-            }
-            assert!(build.status().is_ok_and(|s| s.success()), "fish-native does not build");
-            dir.join("fish-native")
-        })
-        .clone()
+    BINARY.get_or_init(|| built("fish-native", "fish-native")).clone()
+}
+
+/// The stand-alone root helper: beside the program, else built by cargo.
+///
+/// # Panics
+/// When it can't be built.
+pub(crate) fn helper() -> PathBuf {
+    static HELPER: OnceLock<PathBuf> = OnceLock::new();
+    HELPER.get_or_init(|| built("native-helper", "fish-native-helper")).clone()
+}
+
+fn built(package: &str, name: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os("FISH_NATIVE_BIN") {
+        return PathBuf::from(path).with_file_name(name);
+    }
+    let own = std::env::current_exe().expect("a test has a path");
+    let dir = own.parent().and_then(|deps| deps.parent()).expect("tests lie in target/PROFILE/deps");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = command(cargo);
+    build.args(["build", "--quiet", "--package", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if dir.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(build.status().is_ok_and(|s| s.success()), "{name} does not build");
+    dir.join(name)
 }
 
 /// How a run of the program ended.

@@ -21,7 +21,7 @@ mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" fish-oracle "
 for place in /dev /proc /sys; do mount --rbind "$place" "$1/root$place"; done
 mount --bind "$2" "$1/root$2"
 set +e
-chroot "$1/root" "$FISH" --config "$2/config.yml" run "$3"
+eval "chroot '$1/root' $FISH run '$3'"
 code=$?
 set -e
 touch "$1/root/etc/fish-oracle-control"
@@ -72,8 +72,13 @@ fn is_exempt(path: &str) -> bool {
     path.strip_prefix("etc/").is_some_and(|name| BACKUPS.contains(&name) || name == ".pwd.lock")
         || path == "run/fish-native"
         || path.starts_with("var/lib/fish-native/templates/")
-        || ["var/lib/fish-native/uids.json", "var/lib/fish-native/uids.lock", "var/lib/fish-native/accounts.lock"]
-            .contains(&path)
+        || [
+            "var/lib/fish-native/uids.json",
+            "var/lib/fish-native/places.json",
+            "var/lib/fish-native/uids.lock",
+            "var/lib/fish-native/accounts.lock",
+        ]
+        .contains(&path)
 }
 
 /// Every entry of the upper directory that is not as it is on the host.
@@ -124,7 +129,7 @@ fn nothing_is_left(isolation: &str) {
     let out = command("unshare")
         .args(["--mount", "bash", &script])
         .args([&scratch, bench.dir.path(), Path::new(&label)])
-        .env("FISH", e2e::binary())
+        .env("FISH", bench.line())
         .output()
         .expect("run unshare");
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));

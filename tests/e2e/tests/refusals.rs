@@ -137,9 +137,8 @@ fn a_missing_tool() {
     // In a mount namespace of its own the program finds no mkfs.ext4; the host keeps it.
     let mut shell = command("unshare");
     let line = format!(
-        "mount --bind /dev/null \"$(readlink -f /usr/sbin/mkfs.ext4)\" && exec '{}' --config '{}' allocate '{label}' --json",
-        e2e::binary().display(),
-        bench.config().display()
+        "mount --bind /dev/null \"$(readlink -f /usr/sbin/mkfs.ext4)\" && exec {} allocate '{label}' --json",
+        bench.line()
     );
     shell.args(["--mount", "sh", "-c", &line]).current_dir(bench.dir.path());
     let out = e2e::Running::start(shell).finish().code(10);
