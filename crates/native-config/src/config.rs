@@ -105,6 +105,8 @@ pub struct DriverConfig {
     pub allow_setuid: bool,
     /// The most that the image cache may hold.
     pub images_max_size: Option<u64>,
+    /// Memory that the decoders of one image may take.
+    pub images_memory: Option<u64>,
     /// How many environments may run at once.
     pub slots: Option<u32>,
     /// Replaces the node's own identifiers.
@@ -146,6 +148,7 @@ impl Default for DriverConfig {
             allowed_groups: Vec::new(),
             allow_setuid: false,
             images_max_size: None,
+            images_memory: None,
             slots: None,
             node_identifiers: None,
             pids_max: 4_096,

@@ -252,6 +252,9 @@ fn driver() -> Value {
             "images_max_size" => size(
                 "The most that the image cache may hold; what was not used for longest goes first; default no limit",
             ),
+            "images_memory" => size(
+                "Memory that the decoders of one image may take: one needs the dictionary that the image was packed with, and as many blocks of an xz file as fit are decoded side by side; default 132MiB, two dictionaries of `xz -9`",
+            ),
             "stop_grace" => {
                 json!({ "type": ["string", "integer", "null"], "description": "Time between SIGINT and SIGKILL when a workload is stopped, default 5s" })
             }

@@ -154,6 +154,7 @@ fn configs_of_both_generations() {
     let own = config("own.yml");
     let native = instance(&own, "native");
     assert_eq!((native.images_max_size, native.log_size), (Some(100_000_000_000), 5_000_000));
+    assert_eq!(native.images_memory, Some(256 << 20));
     assert!(native.allow_setuid && native.download_proxy.is_some());
     let empty = config("empty.yml");
     let native = instance(&empty, "native");

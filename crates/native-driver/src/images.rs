@@ -7,7 +7,8 @@ use std::{fs, io};
 use async_trait::async_trait;
 use native_config::{DriverConfig, EnvironmentId, Image};
 use native_images::{
-    CacheError, Checksum, Credentials, EnsureError, Event, Events, Hold, ImageRef, Images, Layer, Layout, Policy,
+    CacheError, Checksum, Credentials, EnsureError, Event, Events, Hold, ImageRef, Images, Layer, Layout, Limits,
+    Policy,
 };
 use tokio::task::JoinSet;
 
@@ -88,7 +89,10 @@ pub fn policy(config: &DriverConfig) -> Result<Policy, PrepareError> {
     let extra_ca = config.download_ca.iter().map(|path: &PathBuf| {
         fs::read(path).map_err(|e| wrong("download_ca")(format!("can't read {}: {e}", path.display())))
     });
+    let mut limits = Limits::default();
+    limits.decoder_memory = config.images_memory.unwrap_or(limits.decoder_memory);
     Ok(Policy {
+        limits,
         credentials: user
             .map(|user| Credentials { user, password: config.download_password.clone().unwrap_or_default() }),
         origins: origins.collect::<Result<_, _>>()?,

@@ -71,8 +71,14 @@ fn wait(child: &Child) -> io::Result<(ExitStatus, libc::rusage)> {
 /// Linux: a session of its own has a group for itself (sched(7), "The autogroup feature"), and nice values count within
 /// groups alone.
 pub(crate) fn go_first() {
-    if cfg!(target_os = "linux") && rustix::process::geteuid().is_root() && rustix::process::setsid().is_ok() {
-        drop(fs::write("/proc/self/autogroup", "-20"));
+    use rustix::process::{geteuid, getpid, getsid, setsid};
+
+    if cfg!(target_os = "linux") && geteuid().is_root() {
+        // It fails for who leads a session already: then that one is its own.
+        let own = setsid().is_ok() || getsid(None).is_ok_and(|session| session == getpid());
+        if own {
+            drop(fs::write("/proc/self/autogroup", "-20"));
+        }
     }
 }
 

@@ -107,9 +107,8 @@ impl ArchiveError {
                 "the url must lead to a .tar, .tar.xz, .tar.zst, .tar.gz or .tar.bz2 itself, not to a page about it"
                     .to_owned(),
             ),
-            Self::Memory { .. } | Self::Limit { .. } => {
-                Some("if the image is meant to be so, raise this limit".to_owned())
-            }
+            Self::Memory { .. } => Some("give the decoders more by images_memory in the config".to_owned()),
+            Self::Limit { .. } => Some("if the image is meant to be so, raise this limit".to_owned()),
             Self::Write { source, .. } => crate::error::storage_hint(source),
             Self::Compressed { .. } | Self::Truncated { .. } => {
                 Some("the archive on the server is incomplete: pack and upload it again".to_owned())

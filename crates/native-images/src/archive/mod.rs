@@ -8,6 +8,7 @@ pub(crate) mod manifest;
 mod pax;
 mod reader;
 mod tree;
+mod writeback;
 
 pub use error::{ArchiveError, Refusal};
 pub(crate) use reader::from_io;

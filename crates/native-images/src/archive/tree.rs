@@ -13,6 +13,7 @@ use super::error::{ArchiveError, Refusal};
 use super::manifest::{self, ManifestWriter, Record};
 use super::pax::SparseMap;
 use super::reader::{Entry, Kind};
+use super::writeback::Writeback;
 use crate::policy::Limits;
 
 /// A tree in the making.
@@ -25,6 +26,7 @@ pub(crate) struct TreeWriter<'a> {
     stack: Vec<(Vec<u8>, OwnedFd)>,
     list: ManifestWriter,
     list_path: PathBuf,
+    writeback: Writeback,
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
 }
@@ -39,6 +41,7 @@ impl<'a> TreeWriter<'a> {
         std::fs::create_dir(tree).map_err(failed(tree))?;
         let root = beneath::open_root(tree).map_err(failed(tree))?;
         rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755)).map_err(|error| failed(tree)(error.into()))?;
+        let writeback = Writeback::new(tree).map_err(failed(tree))?;
         let writer = ManifestWriter::create(list).map_err(failed(list))?;
         Ok(Self {
             limits,
@@ -47,6 +50,7 @@ impl<'a> TreeWriter<'a> {
             stack: Vec::new(),
             list: writer,
             list_path: list.to_owned(),
+            writeback,
             bytes: 0,
             entries: 0,
         })
@@ -163,6 +167,7 @@ impl<'a> TreeWriter<'a> {
         })();
         self.wrote(&entry.path, finished)?;
         self.bytes += entry.size;
+        self.writeback.wrote(entry.size);
         let segments = entry.sparse.as_ref().map(|map| map.segments.clone());
         Ok(Record::File { mode, mtime: entry.mtime, size, crc, segments })
     }
@@ -308,6 +313,8 @@ impl<'a> TreeWriter<'a> {
         })
         .map_err(failed)?;
         self.list.finish().map_err(failed)?;
+        let place = self.place;
+        self.writeback.finish().map_err(|source| ArchiveError::Write { path: place, source })?;
         Ok((self.bytes, self.entries))
     }
 

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info_span};
 
 use super::Inner;
 use super::lock::ImageLock;
 use super::part::Part;
-use super::staging::{Staging, sync_all_below};
+use super::staging::Staging;
 use super::store::{FORMAT, Failed, Key, LayerRecord, Record, at};
 use super::types::{Hold, ImageHandle};
 use crate::archive::ArchiveError;
@@ -204,7 +205,8 @@ impl Request<'_> {
 
     /// One download from its beginning to its publication.
     async fn attempt(&self, key: &Key, lock: ImageLock) -> Result<ImageHandle, Stopped> {
-        let (mut download, part, old) = match self.begin(key).await {
+        let connecting = self.begin(key).instrument(info_span!("connect", image = %self.id));
+        let (mut download, part, old) = match connecting.await {
             Ok(begun) => begun,
             Err(source) => return Err(Stopped::new(self.fetch_error(source), Some(lock))),
         };
@@ -223,7 +225,7 @@ impl Request<'_> {
         let unpacking: JoinHandle<Unpacked> = {
             let (budget, refused) = (Arc::clone(&budget), refused.clone());
             let wanted = Wanted { name: self.image.name.clone(), layout: self.image.layout };
-            let span = tracing::info_span!("unpack", image = %self.id);
+            let span = info_span!("unpack", image = %self.id);
             tokio::task::spawn_blocking(move || {
                 let _entered = span.enter();
                 let failed = || refused.cancel();
@@ -232,7 +234,8 @@ impl Request<'_> {
                 (result, staging, lock)
             })
         };
-        let received = self.receive(&mut download, old, feed, &refused, &budget).await;
+        let receiving = self.receive(&mut download, old, feed, &refused, &budget);
+        let received = receiving.instrument(info_span!("download", image = %self.id)).await;
         self.events.phase(&self.id, if received.is_ok() { Phase::Unpack } else { Phase::Verify });
         let (unpacked, staging, lock) = match unpacking.await {
             Ok(unpacked) => unpacked,
@@ -256,7 +259,8 @@ impl Request<'_> {
         let validators = download.validators.clone();
         let header_sums = std::mem::take(&mut download.header_sums);
         let digests = download.finish();
-        if let Err(error) = self.check(&digests, &header_sums) {
+        let checked = info_span!("verify", image = %self.id).in_scope(|| self.check(&digests, &header_sums));
+        if let Err(error) = checked {
             return Err(Stopped { error, lock: Some(lock), again: resumed });
         }
 
@@ -288,11 +292,13 @@ impl Request<'_> {
         from_cache: bool,
     ) -> Result<ImageHandle, EnsureError> {
         let (cache, key_there) = (Arc::clone(self.cache), key.clone());
+        let span = info_span!("publish", image = %self.id);
         let published = tokio::task::spawn_blocking(move || {
             let _lock = lock;
+            let _entered = span.enter();
             let store = &cache.store;
             let entries = staged.layers.iter().map(|layer| layer.entries).sum();
-            sync_all_below(staging.path(), entries).map_err(at("write", staging.path()))?;
+            staging.sync(entries).map_err(at("write", staging.path()))?;
             let mut locks = Vec::new();
             for layer in &staged.layers {
                 locks.push(store.publish_layer(layer)?);

@@ -83,6 +83,8 @@ impl Images {
     /// validators that the server gave the last time; when the server can not be reached, the cached one serves and a
     /// warning event says so.
     ///
+    /// Each phase is a [`tracing`] span with the image's name: `connect`, `download`, `unpack`, `verify`, `publish`.
+    ///
     /// Dropping the future stops the work and removes what it made. That happens on a blocking thread of the runtime,
     /// which the runtime waits for when it is dropped.
     ///

@@ -73,7 +73,9 @@ impl Request<'_> {
         let staging =
             Staging::new(&store.staging()).map_err(|error| Self::cache_error(at("create", &store.staging())(error)))?;
         let (path, cache, name) = (file.clone(), Arc::clone(self.cache), self.image.name.clone());
+        let span = tracing::info_span!("unpack", image = %self.id);
         let unpacked = tokio::task::spawn_blocking(move || {
+            let _entered = span.enter();
             let result = read(&path, &name, &staging, &cache.client.policy);
             (result, staging, lock)
         });

@@ -14,6 +14,8 @@ use crate::archive::beneath;
 pub(crate) struct Staging {
     dir: PathBuf,
     lock_path: PathBuf,
+    /// Opened before anything is written in it.
+    handle: File,
     _lock: File,
 }
 
@@ -31,12 +33,29 @@ impl Staging {
             }
             let dir = staging.join(name);
             fs::DirBuilder::new().mode(0o700).create(&dir)?;
-            return Ok(Self { dir, lock_path, _lock: lock });
+            let handle = File::open(&dir)?;
+            return Ok(Self { dir, lock_path, handle, _lock: lock });
         }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.dir
+    }
+
+    /// Makes everything in it durable. A large tree by one call for the whole file system, which tells also of what went
+    /// wrong since the directory was made; a small one file by file, so that it does not wait for what others write there.
+    pub(crate) fn sync(&self, entries: u64) -> io::Result<()> {
+        if entries <= MANY {
+            return sync_each(&self.dir);
+        }
+        #[cfg(target_os = "linux")]
+        rustix::fs::syncfs(&self.handle)?;
+        #[cfg(not(target_os = "linux"))]
+        {
+            rustix::fs::sync();
+            self.handle.sync_all()?;
+        }
+        Ok(())
     }
 }
 
@@ -130,23 +149,6 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Above so many entries it is faster to sync the file system than each file.
 const MANY: u64 = 64;
-
-/// Makes everything below `dir` durable. A large tree by one call for the whole file system; a small one file by file, so
-/// that it does not wait for what others write there.
-pub(crate) fn sync_all_below(dir: &Path, entries: u64) -> io::Result<()> {
-    if entries <= MANY {
-        return sync_each(dir);
-    }
-    let dir = File::open(dir)?;
-    #[cfg(target_os = "linux")]
-    rustix::fs::syncfs(&dir)?;
-    #[cfg(not(target_os = "linux"))]
-    {
-        rustix::fs::sync();
-        dir.sync_all()?;
-    }
-    Ok(())
-}
 
 fn sync_each(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
