@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod context;
+mod escape;
 mod exit;
 mod failure;
 mod load;

@@ -15,6 +15,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::cli::{Global, LogFormat};
+use crate::escape::Escape;
 
 /// How much is said on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,6 +98,12 @@ impl Printer {
         } else {
             self.out(bytes);
         }
+    }
+
+    /// What a workload printed, from its log: as [`Self::workload`], and on a terminal as far as that is safe.
+    pub(crate) fn log(&self, escape: &mut Escape, bytes: &[u8]) {
+        let is_terminal = if self.0.json { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
+        if is_terminal { self.workload(&escape.piece(bytes)) } else { self.workload(bytes) }
     }
 
     /// What a command inside wrote to its standard error.

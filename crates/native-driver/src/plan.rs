@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use native_config::{
-    Definition, DiskKind, DiskName, DriverConfig, EnvironmentId, GroupStanding, Lifetime, TemplateContext,
+    Definition, DiskKind, DiskName, DriverConfig, EnvironmentId, GroupStanding, Isolation, Lifetime, TemplateContext,
 };
 use native_platform::{
     AccountStep, Backing, LayerSource, LayersStep, Limits, Step, Variables, VolumeName, VolumeStep, WorkloadStep,
@@ -93,6 +93,14 @@ pub(crate) fn validate(definition: &Definition, config: Option<&DriverConfig>) -
         }
     }
     let mut warnings = Vec::new();
+    if config.is_some_and(|c| c.isolation == Isolation::Basic) {
+        // Said each time: what is promised is less than usual.
+        warnings.push(
+            "isolation: basic: the workload shares the host's /tmp, sees its processes, and may write wherever everybody \
+             may; what it leaves is searched for and removed, rather than impossible"
+                .to_owned(),
+        );
+    }
     for (name, disk) in &definition.resources.disks {
         let field = format!("resources.disks.{name}");
         if let Some(origin) = &disk.clone {

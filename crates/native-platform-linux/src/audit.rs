@@ -1,7 +1,7 @@
 //! Searching, read-only, for what is left: of one environment, or of all that are not alive. The rows are those of
 //! [`crate::leftovers`]; besides them there are root's own records.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -54,7 +54,15 @@ pub(crate) fn environment(
     let places = places(platform, scope.isolation)?;
     let owns = |uid| record.is_some_and(|r| r.uid == uid);
     let id = Some(&scope.id);
-    let search = Search { paths: &platform.paths, id, record, owns: &owns, places: &places };
+    let search = Search {
+        paths: &platform.paths,
+        id,
+        record,
+        owns: &owns,
+        places: &places,
+        patient: true,
+        devices: OnceCell::new(),
+    };
     let found = leftovers::find(&search).map_err(failed("search for leftovers"))?;
     Ok(found.into_iter().map(|(kind, found)| leak(id, kind, found.place)).collect())
 }
@@ -98,7 +106,15 @@ fn with_orphans<T>(
         known.borrow_mut().extend(records.into_iter().map(|r| r.uid));
         !known.borrow().contains(&uid) && matches!(User::from_uid(Uid::from_raw(uid)), Ok(None))
     };
-    run(&Search { paths: &platform.paths, id: None, record: None, owns: &owns, places: &places })
+    run(&Search {
+        paths: &platform.paths,
+        id: None,
+        record: None,
+        owns: &owns,
+        places: &places,
+        patient: true,
+        devices: OnceCell::new(),
+    })
 }
 
 /// What is left on the host of environments that are not alive.
@@ -156,7 +172,15 @@ pub(crate) fn sweep(platform: &LinuxPlatform) -> Result<(), StepError> {
     let places = Places::load(&platform.paths, Age::Any).map_err(of_store)?;
     let is_clean = |uid: u32| {
         let owns = |other| other == uid;
-        let search = Search { paths: &platform.paths, id: None, record: None, owns: &owns, places: &places };
+        let search = Search {
+            paths: &platform.paths,
+            id: None,
+            record: None,
+            owns: &owns,
+            places: &places,
+            patient: true,
+            devices: OnceCell::new(),
+        };
         leftovers::find(&search).is_ok_and(|found| found.iter().all(|(kind, _)| *kind == "database-lock"))
     };
     store.release_unknown(&is_clean).map_err(of_store)

@@ -241,7 +241,8 @@ fn parse_exit(line: &str, out_of_memory: bool, lifetime_over: bool) -> Exit {
         Some((_, n)) => (number(n), None),
         None => (1, None),
     };
-    Exit { code, signal, out_of_memory: out_of_memory && signal == Some(libc::SIGKILL), lifetime_over }
+    // With v1 the kernel kills one process of the group, which need not be the entry: it is told all the same.
+    Exit { code, signal, out_of_memory, lifetime_over }
 }
 
 /// Moves what the workload has printed to the log; false when nobody can print any more.

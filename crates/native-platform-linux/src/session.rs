@@ -3,6 +3,7 @@
 //! A session that makes an environment moves its whole process into a mount namespace of its own: it runs in the
 //! helper, one session per process, and never in a program with other things to do.
 
+use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
@@ -169,6 +170,15 @@ impl LinuxSession {
         Ok(())
     }
 
+    /// Keeps what is less than before. That it can't be written (a full disk) does not stop a removal: the record on disk
+    /// then says more than is there, which the next one finds out.
+    fn keep_less(&mut self, change: impl FnOnce(&mut Record)) {
+        if let Some(record) = &mut self.record {
+            change(record);
+            drop(self.store.keep(record));
+        }
+    }
+
     fn make_account(&mut self, step: &AccountStep) -> Result<Receipt, StepError> {
         if let Some(record) = &self.record {
             return match account::probe(&self.scope.id, Some(record))? {
@@ -261,7 +271,8 @@ impl LinuxSession {
     fn remove_volume(&mut self, step: &VolumeStep) -> Result<(), StepError> {
         let Some(record) = &self.record else { return Ok(()) };
         volume::remove(&self.platform.paths, record, step)?;
-        self.keep(StepKind::Volume, |r| r.volumes.retain(|v| v.volume != step.volume))
+        self.keep_less(|r| r.volumes.retain(|v| v.volume != step.volume));
+        Ok(())
     }
 
     fn start(&mut self, step: &WorkloadStep) -> Result<Receipt, StepError> {
@@ -360,13 +371,11 @@ impl LinuxSession {
             self.search_and_clean(record).map_err(stuck)?;
         }
         groups.remove(deadline).map_err(stuck)?;
-        if self.record.is_some() {
-            self.keep(STEP, |r| {
-                r.keeper = None;
-                r.init = None;
-                r.entry = None;
-            })?;
-        }
+        self.keep_less(|r| {
+            r.keeper = None;
+            r.init = None;
+            r.entry = None;
+        });
         Ok(())
     }
 
@@ -376,7 +385,9 @@ impl LinuxSession {
             audit::places(&self.platform, self.scope.isolation).map_err(|e| std::io::Error::other(e.message))?;
         let owns = |uid| uid == record.uid;
         let (paths, id) = (&self.platform.paths, Some(&self.scope.id));
-        leftovers::clean(&Search { paths, id, record: Some(record), owns: &owns, places: &places })
+        // Keys go with the account: here they are not waited for.
+        let (record, devices) = (Some(record), OnceCell::new());
+        leftovers::clean(&Search { paths, id, record, owns: &owns, places: &places, patient: false, devices })
     }
 
     fn revert_step(&mut self, step: &Step) -> Result<(), StepError> {

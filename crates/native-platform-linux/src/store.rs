@@ -352,18 +352,19 @@ impl Store {
     /// # Errors
     /// When the ledger or the record can't be changed.
     pub fn release(&self, record: &Record) -> Result<(), StoreError> {
-        let _lock = self.lock("uids")?;
-        let path = self.dir.join("uids.json");
-        if let Some(mut ledger) = read::<Ledger>(&path)?
-            && ledger.held.remove(&record.uid)
-        {
-            write(&path, &ledger)?;
-        }
         for path in [self.record_path(&record.scope.id), self.environment_lock(&record.scope.id)] {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(&path)(e)),
                 _ => {}
             }
+        }
+        let _lock = self.lock("uids")?;
+        let path = self.dir.join("uids.json");
+        if let Some(mut ledger) = read::<Ledger>(&path)?
+            && ledger.held.remove(&record.uid)
+        {
+            // On a full disk the uid stays held, which costs nothing but a uid until [`Self::release_unknown`].
+            drop(write(&path, &ledger));
         }
         Ok(())
     }
@@ -491,5 +492,61 @@ mod tests {
         assert!(error.of_step(StepKind::Account).message.contains("version 2; this program knows 1"), "{error}");
         fs::write(dir.path().join("environments/fish-cccccc.json"), "").unwrap();
         assert!(matches!(store.record(&"fish-cccccc".parse().unwrap()), Err(StoreError::Damaged { .. })));
+    }
+
+    /// What a power cut can leave of a document, and worse: none of it is taken for a document.
+    #[test]
+    fn a_damaged_document_is_an_error_and_stays_as_it_is() {
+        let (dir, store) = store();
+        let kept = record("fish-dddddd", store.mint_uid((70000, 70003), &|_| false).unwrap());
+        store.keep(&kept).unwrap();
+        for (file, is_record) in [("environments/fish-dddddd.json", true), ("uids.json", false)] {
+            let path = dir.path().join(file);
+            let whole = fs::read(&path).unwrap();
+            let torn = (0..whole.len()).map(|n| whole[..n].to_vec());
+            let zeroed = (0..whole.len()).map(|n| [&whole[..n], &vec![0; whole.len() - n][..]].concat());
+            let twice = [whole.repeat(2), [&whole[..], &[0]].concat(), b"null".to_vec(), vec![0xFF; 64]];
+            for damaged in torn.chain(zeroed).chain(twice) {
+                fs::write(&path, &damaged).unwrap();
+                let error = if is_record {
+                    store.record(&kept.scope.id).map(drop).unwrap_err()
+                } else {
+                    store.mint_uid((70000, 70003), &|_| false).map(drop).unwrap_err()
+                };
+                assert!(matches!(error, StoreError::Damaged { .. } | StoreError::Io { .. }), "{error}");
+                assert!(error.of_step(StepKind::Account).message.contains(file), "{error}");
+                assert_eq!(fs::read(&path).unwrap(), damaged, "nothing is lost");
+            }
+            fs::write(&path, &whole).unwrap();
+        }
+        assert_eq!(store.record(&kept.scope.id).unwrap(), Some(kept));
+    }
+
+    #[test]
+    fn a_document_that_cannot_be_written_leaves_the_one_before() {
+        let (dir, store) = store();
+        let kept = record("fish-eeeeee", 70000);
+        store.keep(&kept).unwrap();
+        let changed = Record { stop_grace_ms: 7, ..kept.clone() };
+        // A directory in the way of the temporary file: as a full or read-only file system, also for root.
+        let temporary = dir.path().join(format!("environments/fish-eeeeee.tmp-{}", std::process::id()));
+        fs::create_dir(&temporary).unwrap();
+        assert!(matches!(store.keep(&changed), Err(StoreError::Io { .. })));
+        assert_eq!(store.record(&kept.scope.id).unwrap(), Some(kept));
+        fs::remove_dir(&temporary).unwrap();
+        store.keep(&changed).unwrap();
+        assert_eq!(store.record(&changed.scope.id).unwrap(), Some(changed));
+    }
+
+    #[test]
+    fn uids_that_were_given_away_are_remembered_as_ranges() {
+        let mut ledger = Ledger { version: VERSION, next: 0, held: BTreeSet::new(), given: Vec::new() };
+        for uid in [70000, 70001, 70002, 70001, 79000, 79001] {
+            ledger.give(uid);
+        }
+        assert_eq!(ledger.given, [(70000, 70002), (79000, 79001)]);
+        // A ledger of before has none, and is read.
+        let old: Ledger = serde_json::from_str("{\"version\":1,\"next\":70000,\"held\":[]}").unwrap();
+        assert!(old.given.is_empty());
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::cli::RunArgs;
 use crate::context::Context;
+use crate::escape::Escape;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::watch::{unstoppable, watch};
@@ -160,8 +161,9 @@ impl Output {
 
 /// Passes on what a workload prints, to the log's end.
 pub(crate) async fn pump(mut reader: LogReader, printer: Printer) -> Result<(), ObserveError> {
+    let mut escape = Escape::default();
     while let Some(bytes) = reader.next().await? {
-        printer.workload(&bytes);
+        printer.log(&mut escape, &bytes);
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod common;
 mod cycle;
+mod limits;
 mod pinned;
 mod planted;
 mod start;

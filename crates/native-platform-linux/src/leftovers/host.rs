@@ -83,17 +83,20 @@ pub(super) fn mounts(search: &Search<'_>) -> io::Result<Vec<Found>> {
 }
 
 /// The loop devices of the environment, by their name or by the file below its directory.
-fn attached(search: &Search<'_>) -> io::Result<Vec<proc::LoopDevice>> {
-    let Some(id) = search.id else { return Ok(Vec::new()) };
+fn attached<'a>(search: &'a Search<'_>) -> io::Result<&'a [proc::LoopDevice]> {
+    let Some(id) = search.id else { return Ok(&[]) };
+    if let Some(devices) = search.devices.get() {
+        return Ok(devices);
+    }
     let dir = search.record.map(|r| r.scope.dir.as_path());
     let mut devices = proc::loops()?;
     devices.retain(|device| layout::is_device_of(device, id, dir));
-    Ok(devices)
+    Ok(search.devices.get_or_init(|| devices))
 }
 
 pub(super) fn loops(search: &Search<'_>) -> io::Result<Vec<Found>> {
-    let place = |d: proc::LoopDevice| Found::step(format!("{} ({})", d.device.display(), d.backing));
-    Ok(attached(search)?.into_iter().map(place).collect())
+    let place = |d: &proc::LoopDevice| Found::step(format!("{} ({})", d.device.display(), d.backing));
+    Ok(attached(search)?.iter().map(place).collect())
 }
 
 pub(super) fn mounts_elsewhere(search: &Search<'_>) -> io::Result<Vec<Found>> {
@@ -107,7 +110,7 @@ pub(super) fn pinned(search: &Search<'_>) -> io::Result<Vec<Found>> {
 fn held(search: &Search<'_>, of: &dyn Fn(&pins::Holder) -> bool) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     for device in attached(search)? {
-        for holder in pins::holders(&device)?.iter().filter(|h| of(h)) {
+        for holder in pins::holders(device)?.iter().filter(|h| of(h)) {
             found.push(Found::step(format!("{} by {holder}", device.device.display())));
         }
     }
@@ -175,7 +178,7 @@ pub(super) fn keys(search: &Search<'_>) -> io::Result<Vec<Found>> {
         let text = text("/proc/key-users")?;
         let ours: Vec<_> = parse_key_users(&text).into_iter().filter(|(uid, _)| (search.owns)(*uid)).collect();
         // A keyring that nobody uses any more is collected a moment later.
-        if ours.is_empty() || Instant::now() >= deadline {
+        if ours.is_empty() || !search.patient || Instant::now() >= deadline {
             let found = ours.into_iter();
             return Ok(found
                 .map(|(uid, keys)| Found { place: format!("{keys} of uid {uid}"), thing: Thing::Keys(uid) })

@@ -8,6 +8,7 @@ mod files;
 mod host;
 mod table;
 
+use std::cell::OnceCell;
 use std::io;
 use std::path::PathBuf;
 
@@ -19,7 +20,7 @@ use crate::store::Record;
 use crate::{kill, proc, remove, sys};
 
 pub(crate) use host::{parse_key_users, stale_locks};
-pub use table::{ROWS, Row};
+pub use table::{ROWS, Row, render};
 
 /// Whose leftovers are searched for.
 pub(crate) struct Search<'a> {
@@ -32,6 +33,10 @@ pub(crate) struct Search<'a> {
     pub(crate) owns: &'a dyn Fn(u32) -> bool,
     /// Where an account of the host can write.
     pub(crate) places: &'a Places,
+    /// Whether to wait for what the kernel takes away by itself in a moment.
+    pub(crate) patient: bool,
+    /// The environment's loop devices, once they were looked for.
+    pub(crate) devices: OnceCell<Vec<proc::LoopDevice>>,
 }
 
 impl Search<'_> {

@@ -273,6 +273,25 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
+/// The table as the page of the reference.
+pub fn render() -> String {
+    let mut page = "# What can be left\n\nEverything that an environment can leave on a Linux host, by the `kind` that an \
+        audit tells. Made from the table that the audit runs (`crates/native-platform-linux/src/leftovers/table.rs`); \
+        `crates/native-helper/tests/host/planted.rs` puts each of these on a host, and asserts that it is found under its \
+        name and removed. What stays by design is on [another page](../host-changes.md).\n\n\
+        | kind | what it is | prevented by | found by | removed by |\n| --- | --- | --- | --- | --- |\n"
+        .to_owned();
+    for row in ROWS {
+        let prevented = if row.prevented.is_empty() { "-" } else { row.prevented };
+        page += &format!("| `{}` | {} | {prevented} | {} | {} |\n", row.kind, row.what, row.found, row.removed);
+    }
+    page += "\nBesides these there are root's own records: `record` (an environment that is not alive), `half-record` (a \
+        document whose writer died), `held-uid` (a uid that is held back and that no environment has); and the driver's: \
+        `environment` (one that is half made or half removed), `journal` (one whose journal can't be read). `fish-native \
+        audit --fix` deals with all of them but a journal of a newer version.\n";
+    page
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,5 +302,12 @@ mod tests {
         kinds.sort_unstable();
         kinds.dedup();
         assert_eq!(kinds.len(), ROWS.len());
+    }
+
+    #[test]
+    fn the_page_is_the_table() {
+        let page = include_str!("../../../../docs/src/reference/leftovers.md");
+        let how = "cargo run -p native-platform-linux --example leftovers > docs/src/reference/leftovers.md";
+        assert!(page == render(), "the page is not the table; run: {how}");
     }
 }
