@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::archive::ArchiveError;
+
 /// Chunks in memory.
 const CHUNKS: usize = 3;
 /// How much is read from the file at once.
@@ -87,13 +89,15 @@ impl Output {
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        // A disk that is full is not the archive's fault.
+        let failed = |source| io::Error::other(ArchiveError::Write { path: self.dir.clone(), source });
         let file = match &state.file {
             Some(file) => Arc::clone(file),
-            None => Arc::clone(state.file.insert(Arc::new(tempfile::tempfile_in(&self.dir)?))),
+            None => Arc::clone(state.file.insert(Arc::new(tempfile::tempfile_in(&self.dir).map_err(failed)?))),
         };
         let at = state.written;
         drop(state);
-        file.write_all_at(&chunk, at)?;
+        file.write_all_at(&chunk, at).map_err(failed)?;
         let mut state = self.lock();
         state.written += chunk.len() as u64;
         state.spare.push(chunk);
@@ -186,5 +190,13 @@ mod tests {
         assert!(read(&output).is_err());
         output.abandon();
         assert!(output.put(vec![1]).is_err());
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_is_named() {
+        let dir = tempfile::Builder::new().prefix("fish-").tempdir().unwrap();
+        let error = Output::new(&dir.path().join("gone")).put(vec![1]).unwrap_err();
+        let error = error.downcast::<ArchiveError>().unwrap();
+        assert!(matches!(error, ArchiveError::Write { .. }), "{error:?}");
     }
 }

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::InputError;
+use crate::archive::ArchiveError;
 use crate::pipeline::Input;
 
 const CHUNK: usize = 64 * 1024;
@@ -16,6 +17,8 @@ pub(super) struct Spool {
     file: File,
     /// Whether the input keeps what is read of it in this very file, so that nothing is written twice.
     kept: bool,
+    /// For messages.
+    dir: PathBuf,
     state: Mutex<State>,
     grown: Condvar,
 }
@@ -42,7 +45,8 @@ impl Spool {
             Some(file) => (file, true),
             None => (tempfile::tempfile_in(dir)?, false),
         };
-        Ok(Self { file, kept, state: Mutex::new(State { length: 0, end: End::Open }), grown: Condvar::new() })
+        let state = Mutex::new(State { length: 0, end: End::Open });
+        Ok(Self { file, kept, dir: dir.to_owned(), state, grown: Condvar::new() })
     }
 
     /// Takes in what was read already, and then all of `input`.
@@ -62,7 +66,11 @@ impl Spool {
         });
         self.lock().end = match result {
             Ok(()) => End::Complete,
-            Err(error) => End::Failed(error.kind(), error.to_string()),
+            Err(error) => {
+                // What could not be kept comes with the mark of an input error around it.
+                let error = error.downcast::<InputError>().map_or_else(|error| error, |InputError(source)| source);
+                End::Failed(error.kind(), error.to_string())
+            }
         };
         drop(guard);
     }
@@ -87,7 +95,7 @@ impl Spool {
             match &state.end {
                 End::Open => state = self.grown.wait(state).unwrap_or_else(PoisonError::into_inner),
                 End::Complete => return Ok(0),
-                End::Failed(kind, why) => return Err(io::Error::other(InputError(io::Error::new(*kind, why.clone())))),
+                End::Failed(kind, why) => return Err(self.failure(*kind, why)),
             }
         };
         drop(state);
@@ -98,6 +106,17 @@ impl Spool {
                 Err(io::Error::other(InputError(gone)))
             }
             got => Ok(got),
+        }
+    }
+
+    /// Why no more comes, told to each decoder that waits for it. A disk that is full is not the input's fault.
+    fn failure(&self, kind: io::ErrorKind, why: &str) -> io::Error {
+        let source = io::Error::new(kind, why.to_owned());
+        match kind {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                io::Error::other(ArchiveError::Write { path: self.dir.clone(), source })
+            }
+            _ => io::Error::other(InputError(source)),
         }
     }
 
