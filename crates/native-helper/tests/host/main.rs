@@ -3,6 +3,7 @@
 
 mod common;
 mod cycle;
+mod full;
 mod limits;
 mod pinned;
 mod planted;
