@@ -160,8 +160,8 @@ pub(crate) fn sweep(platform: &LinuxPlatform) -> Result<(), StepError> {
         }
         for device in proc::loops().map_err(failed("list loop devices"))? {
             if layout::device_owner(&device.name).as_ref() == Some(&id) {
-                // What still keeps it is told by the audit.
-                drop(pins::detach(&device).and_then(|()| pins::end(&device, &platform.paths.run, None)));
+                // It goes with its last user. It is not ended: that one may be alive, with its records elsewhere.
+                drop(pins::detach(&device));
             }
         }
     }

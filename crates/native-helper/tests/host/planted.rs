@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use native_config::{AccountKind, Isolation};
 use native_platform::{
@@ -261,9 +261,18 @@ fn what_belongs_to_no_record_is_found_and_swept() {
     assert!(is("cgroup", "fish-planst") && is("half-record", "fish-planha"), "{found:#?}");
     assert!(is("held-uid", &held.to_string()), "{found:#?}");
 
-    bench.platform.sweep().unwrap();
-    let left = bench.platform.audit(&alive).unwrap();
-    assert_eq!(left, [], "after the sweep");
+    // What others have on this host at the same time is not this test's; while they work, no uid is let go of.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        bench.platform.sweep().unwrap();
+        let mut left = bench.platform.audit(&alive).unwrap();
+        left.retain(|l| found.contains(l) && (l.identifier.is_none() || l.path.contains("fish-plan")));
+        if left.is_empty() {
+            break;
+        }
+        assert!(left.iter().all(|l| l.kind == "held-uid") && Instant::now() < deadline, "after the sweep: {left:#?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     assert!(!Path::new("/tmp/fish-orphan").exists() && !half.exists());
 }
 
@@ -332,7 +341,8 @@ fn what_lives_is_not_left() {
     session.execute(&Step::Workload(workload("./init.sh"))).unwrap();
     session.finish().unwrap();
     let alive: Vec<_> = bench.platform.known().unwrap().into_iter().map(|s| s.id).collect();
-    let found = bench.platform.audit(&alive).unwrap();
+    let mut found = bench.platform.audit(&alive).unwrap();
+    found.retain(|l| l.identifier.as_ref() == Some(&bench.scope.id));
     assert_eq!(found, []);
     bench.platform.sweep().unwrap();
     assert!(bench.session().observe().unwrap().running, "a sweep spares what has a record");
