@@ -29,8 +29,7 @@ cargo xtask CHORE
   tidy              the house rules that no compiler checks
   gen [--check]     write the generated pages of docs/src/reference, or fail if they differ
   fuzz [SECONDS]    the parsers against arbitrary input, SECONDS (60) for each
-  bench capacity    answers per second on one core
-  bench images      an image of 400 MB fetched, verified and unpacked, against the decoder alone and a shell's pipeline
+  bench WHAT        figures of this machine, as tables: allocate, deallocate, rate (as root); capacity, check, images
   soak [N]          N (2000) environments in a row with random faults, N/10 at once, a bad neighbour; as root
   vm [RELEASE...]   the black-box suite in a booted Debian 12 and 13 with systemd, under qemu
 ";

@@ -77,6 +77,21 @@ impl Run {
         String::from_utf8(out.stdout).with_context(|| format!("the output of {} is not text", self.shown()))
     }
 
+    /// Runs it with nothing to read and both streams kept back, and does not ask how it ended: `killall` of nothing is
+    /// an error, too.
+    pub(crate) fn quietly(&self) -> anyhow::Result<()> {
+        let mut command = self.command();
+        command.stdin(Stdio::null()).output().with_context(|| format!("could not start {}", self.program))?;
+        Ok(())
+    }
+
+    /// Starts it, with its output in no one's way, and leaves it running.
+    pub(crate) fn leave(&self) -> anyhow::Result<Child> {
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().with_context(|| format!("could not start {}", self.program))
+    }
+
     /// Runs it, passes both streams on line by line, and returns the lines that `keep` wants together with whether
     /// it succeeded.
     pub(crate) fn lines(&self, keep: fn(&str) -> bool) -> anyhow::Result<(Vec<String>, bool)> {

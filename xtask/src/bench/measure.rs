@@ -166,7 +166,7 @@ impl Drop for Scratch {
 }
 
 /// Waits for the turn on the host, where there is a place for its lock.
-fn turn() -> anyhow::Result<Option<File>> {
+pub(crate) fn turn() -> anyhow::Result<Option<File>> {
     if !Path::new(TURN).parent().is_some_and(Path::is_dir) {
         return Ok(None);
     }

@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("e2e", &[]),
     ("fake-macos", &["native-platform-macos"]),
     ("soak", &["e2e", "native-driver", "native-helper", "native-config"]),
-    ("xtask", &["native-capacity"]),
+    ("xtask", &["native-driver", "native-helper", "native-images", "native-capacity", "native-config"]),
 ];
 
 /// Crates that only tests use.

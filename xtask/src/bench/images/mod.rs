@@ -4,7 +4,6 @@
 //! counts are the ratios.
 
 mod content;
-mod server;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use super::measure::{Cost, Scratch, cost, go_first, median};
+use super::server;
 use crate::report::say;
 use crate::run::{cargo, tool};
 
