@@ -134,7 +134,7 @@ fn claim(node: &Arc<Node>, request: &AllocateRequest, watch: &Watch) -> Result<C
         leaked: Vec::new(),
     };
     let operation = node.operation(held, Some(journal), None);
-    if let Err(error) = operation.save() {
+    if let Err(error) = operation.note() {
         // The claim is a directory with a lock in it; if it can't be removed either, the next start does it.
         drop(node.store.remove(operation.held));
         return Err(error.into());
@@ -203,6 +203,7 @@ async fn make(
             let mut errors = [made.err(), images.err()].into_iter().flatten();
             let real = errors.find(|e| !matches!(e, AllocateCause::Cancelled));
             let cause = real.filter(|_| !watch.cancel().is_cancelled()).unwrap_or(AllocateCause::Cancelled);
+            operation.stop_here();
             return Err(Box::new((cause, Some(operation))));
         }
     };
@@ -235,7 +236,10 @@ async fn make(
             (timings.layers, timings.start) = (layers, start);
             Ok((timings, operation))
         }
-        Ok((operation, Err(cause))) => Err(Box::new((cause, Some(operation)))),
+        Ok((mut operation, Err(cause))) => {
+            operation.stop_here();
+            Err(Box::new((cause, Some(operation))))
+        }
         Err(bug) => Err(Box::new((AllocateCause::Bug(bug), None))),
     }
 }
@@ -251,6 +255,7 @@ fn begin(
         return Err(AllocateCause::Cancelled);
     }
     operation.refuse_foreign(steps)?;
+    operation.intend()?;
     let account = operation.execute(Phase::Account, steps, stop, watch)?;
     let volumes = operation.execute(Phase::Volumes, steps, stop, watch)?;
     Ok((account, volumes))
@@ -275,6 +280,7 @@ fn finish(
     if watch.cancel().is_cancelled() {
         return Err(AllocateCause::Cancelled);
     }
+    // From here on it is adopted by a later process.
     operation.commit()?;
     Ok((placed, started))
 }

@@ -2,10 +2,12 @@
 //!
 //! The rules, in the order that makes a crash at any point recoverable:
 //!
-//! 1. `intent` is on disk before the platform is asked for the effect; if it can't be written, nothing is done.
+//! 1. `intent` of every step of the plan is on disk before the platform is asked for the first effect, in one write; if
+//!    it can't be written, nothing is done. After a crash more steps are reverted than were made, which each of them
+//!    must bear anyway (ADR 4).
 //! 2. The session is finished (the platform keeps what it made) before the journal says `allocated`: a crash in
 //!    between reverts a whole environment, never adopts one that the platform is about to revert.
-//! 3. Reverting goes on after an error, in reverse order, and a journal that can't be written does not stop it:
+//! 3. That everything may be half reverted is on disk before the first revert, in one write. Reverting goes on after an error, in reverse order, and a journal that can't be written does not stop it:
 //!    the record on disk then says more than is there, which the next revert finds out.
 //! 4. The directory goes last, and only when every step was read back as gone and the audit is empty.
 
@@ -47,10 +49,18 @@ impl Operation {
 
     /// Writes the journal down.
     pub(crate) fn save(&self) -> Result<(), JournalError> {
-        let Some(journal) = &self.journal else { return Ok(()) };
+        self.text()?.map_or(Ok(()), |text| self.store.write(&self.held, &text))
+    }
+
+    /// Writes the journal down for others to see, before there is any effect.
+    pub(crate) fn note(&self) -> Result<(), JournalError> {
+        self.text()?.map_or(Ok(()), |text| self.store.note(&self.held, &text))
+    }
+
+    fn text(&self) -> Result<Option<Vec<u8>>, JournalError> {
         let path = self.scope.dir.join(crate::store::JOURNAL);
-        let text = journal.to_text().map_err(|source| JournalError::Damaged { path, source })?;
-        self.store.write(&self.held, &text)
+        let text = self.journal.as_ref().map(Journal::to_text).transpose();
+        text.map_err(|source| JournalError::Damaged { path, source })
     }
 
     fn session(&mut self) -> Result<&mut dyn Session, StepError> {
@@ -84,6 +94,24 @@ impl Operation {
         Ok(())
     }
 
+    /// Writes down that every step is about to be made.
+    pub(crate) fn intend(&mut self) -> Result<(), JournalError> {
+        let planned = self.records().iter_mut().filter(|r| r.state == State::Planned);
+        planned.for_each(|r| r.state = State::Intent);
+        let saved = self.save();
+        if saved.is_err() {
+            // Nothing was asked of the platform: there is no effect to revert.
+            self.stop_here();
+        }
+        saved
+    }
+
+    /// No further step will be made: those that were intended and not begun have no effect. This need not be on disk.
+    pub(crate) fn stop_here(&mut self) {
+        let left = self.records().iter_mut().filter(|r| r.state == State::Intent);
+        left.for_each(|r| r.state = State::Planned);
+    }
+
     /// Executes the steps of one phase, and tells how long they took, in ms.
     pub(crate) fn execute(
         &mut self,
@@ -95,38 +123,30 @@ impl Operation {
         let mut running = None;
         for (n, step) in steps.iter().enumerate().filter(|(_, s)| phase_of(s) == phase) {
             if stop.is_cancelled() {
+                self.stop_here();
                 return Err(AllocateCause::Cancelled);
             }
             running.get_or_insert_with(|| watch.phase(phase));
-            self.execute_one(n, step)?;
+            let executed = self.session().and_then(|s| s.execute(step));
+            match executed {
+                Ok(receipt) => {
+                    if let (Receipt::Account { uid, .. }, Some(journal)) = (&receipt, &mut self.journal) {
+                        journal.uid = Some(*uid);
+                    }
+                    // `done` goes to disk with `allocated`: after a crash, `intent` is reverted just as well.
+                    self.set(n, State::Done(receipt));
+                }
+                Err(error) => {
+                    self.stop_here();
+                    // What is there and foreign is not ours and must not be reverted.
+                    if error.kind != ErrorKind::Foreign {
+                        self.set(n, State::Reverting);
+                    }
+                    return Err(error.into());
+                }
+            }
         }
         Ok(running.map_or(0, Running::done))
-    }
-
-    fn execute_one(&mut self, n: usize, step: &Step) -> Result<(), AllocateCause> {
-        self.set(n, State::Intent);
-        if let Err(error) = self.save() {
-            // Nothing was asked of the platform: there is no effect to revert.
-            self.set(n, State::Planned);
-            return Err(error.into());
-        }
-        match self.session()?.execute(step) {
-            Ok(receipt) => {
-                if let (Receipt::Account { uid, .. }, Some(journal)) = (&receipt, &mut self.journal) {
-                    journal.uid = Some(*uid);
-                }
-                // `done` goes to disk with the next intent: after a crash, `intent` is reverted just as well.
-                self.set(n, State::Done(receipt));
-                Ok(())
-            }
-            Err(error) => {
-                if error.kind == ErrorKind::Foreign {
-                    // What is there is not ours and must not be reverted.
-                    self.set(n, State::Planned);
-                }
-                Err(error.into())
-            }
-        }
     }
 
     /// Puts layers into the journal's plan, together with the directories that they keep in use.
@@ -173,10 +193,10 @@ impl Operation {
             return self.remove().map(|()| timings);
         }
         let mut unsaved = None;
-        if let Some(journal) = &mut self.journal
-            && journal.phase != JournalPhase::Deallocating
-        {
+        self.records().iter_mut().filter(|r| r.state.may_exist()).for_each(|r| r.state = State::Reverting);
+        if let Some(journal) = &mut self.journal {
             journal.phase = JournalPhase::Deallocating;
+            // Rule 3: an error of the journal does not stop a revert.
             unsaved = self.save().err();
         }
         // What leaked before may be something that a step was said to have taken away.
@@ -265,9 +285,6 @@ impl Operation {
             if !self.records()[n].state.may_exist() {
                 continue;
             }
-            self.set(n, State::Reverting);
-            // Rule 3: an error of the journal does not stop a revert.
-            drop(self.save());
             let stops = matches!(step, Step::Workload(_));
             let running = watch.phase(if stops { Phase::Stop } else { Phase::Revert });
             let reverted = self.session().and_then(|s| s.revert(step));
@@ -281,7 +298,6 @@ impl Operation {
                 },
             );
         }
-        drop(self.save());
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! workspace/.lock            held while capacity is checked and a name is claimed
 //! workspace/<id>/lock        held during any operation that changes the environment
+//! workspace/<id>/claim.json     the first journal, before there is any effect; not waited for to be on disk
 //! workspace/<id>/journal.json
 //! workspace/.gone-<id>       an environment whose removal was interrupted; nothing of it is on the host
 //! ```
@@ -15,6 +16,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use native_config::EnvironmentId;
 
@@ -25,6 +27,7 @@ pub const JOURNAL: &str = "journal.json";
 /// The workload's output.
 pub const LOG: &str = "log";
 const LOCK: &str = "lock";
+const CLAIM: &str = "claim.json";
 const TEMP: &str = "journal.json.new";
 const GONE: &str = ".gone-";
 /// More than any journal of ours; a file that is larger is not one.
@@ -41,6 +44,8 @@ pub struct WorkspaceLock {
 pub struct Held {
     /// The environment.
     pub id: EnvironmentId,
+    /// Whether it was made by this holder and its directory's name is not on disk yet. Others make nothing.
+    is_new: AtomicBool,
     _file: File,
 }
 
@@ -85,7 +90,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`JournalError::Io`].
     fn ids(&self) -> Result<Vec<EnvironmentId>, JournalError>;
 
-    /// The text of an environment's journal; `None` if it has no such file.
+    /// The text of an environment's journal, or else of its note; `None` if it has neither.
     ///
     /// # Errors
     /// [`JournalError::Io`].
@@ -97,11 +102,19 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`JournalError::Io`].
     fn contents(&self, id: &EnvironmentId) -> Result<Vec<String>, JournalError>;
 
-    /// Replaces an environment's journal. When this returns, the new text survives a power cut.
+    /// Replaces an environment's journal. When this returns, the new text survives a power cut, and so does the
+    /// environment's directory.
     ///
     /// # Errors
     /// [`JournalError::Io`]; then it is the old text or the new one, never a mixture.
     fn write(&self, held: &Held, text: &[u8]) -> Result<(), JournalError>;
+
+    /// Notes what an environment's journal will be, before it has any effect. When this returns, other processes see
+    /// the text. A power cut may take it away; then there is nothing that it would have to speak of.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    fn note(&self, held: &Held, text: &[u8]) -> Result<(), JournalError>;
 
     /// Removes an environment's directory with everything in it.
     ///
@@ -179,6 +192,36 @@ impl FsStore {
         }
     }
 
+    fn text(path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
+        let file = match OpenOptions::new().read(true).custom_flags(no_follow()).open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(at("open", path)(e)),
+        };
+        let mut text = Vec::new();
+        file.take(MOST).read_to_end(&mut text).map_err(at("read", path))?;
+        Ok(Some(text))
+    }
+
+    fn replace(
+        &self,
+        held: &Held,
+        name: &str,
+        text: &[u8],
+        sync: fn(&File) -> io::Result<()>,
+    ) -> Result<(), JournalError> {
+        let dir = self.dir(&held.id);
+        let (path, temp) = (dir.join(name), dir.join(TEMP));
+        // Only the lock's holder writes here, so the temporary name needs no randomness; what an earlier
+        // process left under it is overwritten.
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(no_follow());
+        let mut file = options.open(&temp).map_err(at("create", &temp))?;
+        file.write_all(text).map_err(at("write", &temp))?;
+        sync(&file).map_err(at("sync", &temp))?;
+        fs::rename(&temp, &path).map_err(at("replace", &path))
+    }
+
     fn sync_dir(path: &Path) -> Result<(), JournalError> {
         File::open(path).and_then(|d| d.sync_all()).map_err(at("sync", path))
     }
@@ -209,8 +252,7 @@ impl Store for FsStore {
             let Hold::Got(file) = hold else {
                 return Err(at("lock", &dir)(io::Error::other("another process took it the moment it was made")));
             };
-            Self::sync_dir(&self.root)?;
-            Ok(Some(Held { id: id.clone(), _file: file }))
+            Ok(Some(Held { id: id.clone(), is_new: AtomicBool::new(true), _file: file }))
         });
         if made.is_err() {
             // Nothing is in it but perhaps the lock file: a full disk must not leave a claim behind.
@@ -225,7 +267,7 @@ impl Store for FsStore {
         // A claim that died between making the directory and its lock has no lock file: it is made here.
         let create = fs::symlink_metadata(&dir).is_ok_and(|m| m.is_dir());
         Ok(match Self::try_lock(&path, create)? {
-            Hold::Got(file) => Hold::Got(Held { id: id.clone(), _file: file }),
+            Hold::Got(file) => Hold::Got(Held { id: id.clone(), is_new: AtomicBool::new(false), _file: file }),
             Hold::Busy => Hold::Busy,
             Hold::NoSuch => Hold::NoSuch,
         })
@@ -251,15 +293,16 @@ impl Store for FsStore {
     }
 
     fn read(&self, id: &EnvironmentId) -> Result<Option<Vec<u8>>, JournalError> {
-        let path = self.dir(id).join(JOURNAL);
-        let file = match OpenOptions::new().read(true).custom_flags(no_follow()).open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(at("open", &path)(e)),
-        };
-        let mut text = Vec::new();
-        file.take(MOST).read_to_end(&mut text).map_err(at("read", &path))?;
-        Ok(Some(text))
+        let dir = self.dir(id);
+        if let Some(text) = Self::text(&dir.join(JOURNAL))? {
+            return Ok(Some(text));
+        }
+        let whole = |text: &Vec<u8>| text.ends_with(b"}\n") && !text.contains(&0);
+        // What a power cut left of a claim: nobody had begun. While its holder writes the journal, it has both or that.
+        match Self::text(&dir.join(CLAIM))?.filter(whole) {
+            Some(text) => Ok(Some(text)),
+            None => Self::text(&dir.join(JOURNAL)),
+        }
     }
 
     fn contents(&self, id: &EnvironmentId) -> Result<Vec<String>, JournalError> {
@@ -267,7 +310,7 @@ impl Store for FsStore {
         let mut names = Vec::new();
         for entry in fs::read_dir(&dir).map_err(at("read", &dir))? {
             let name = entry.map_err(at("read", &dir))?.file_name().to_string_lossy().into_owned();
-            if ![LOCK, JOURNAL, TEMP].contains(&name.as_str()) {
+            if ![LOCK, JOURNAL, CLAIM, TEMP].contains(&name.as_str()) {
                 names.push(name);
             }
         }
@@ -275,17 +318,20 @@ impl Store for FsStore {
     }
 
     fn write(&self, held: &Held, text: &[u8]) -> Result<(), JournalError> {
+        self.replace(held, JOURNAL, text, File::sync_all)?;
         let dir = self.dir(&held.id);
-        let (path, temp) = (dir.join(JOURNAL), dir.join(TEMP));
-        // Only the lock's holder writes here, so the temporary name needs no randomness; what an earlier
-        // process left under it is overwritten.
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(no_follow());
-        let mut file = options.open(&temp).map_err(at("create", &temp))?;
-        file.write_all(text).map_err(at("write", &temp))?;
-        file.sync_all().map_err(at("sync", &temp))?;
-        fs::rename(&temp, &path).map_err(at("replace", &path))?;
-        Self::sync_dir(&dir)
+        Self::sync_dir(&dir)?;
+        if held.is_new.load(Ordering::Relaxed) {
+            Self::sync_dir(&self.root)?;
+            held.is_new.store(false, Ordering::Relaxed);
+            // Nobody reads it any more; it goes with the directory at the latest.
+            drop(fs::remove_file(dir.join(CLAIM)));
+        }
+        Ok(())
+    }
+
+    fn note(&self, held: &Held, text: &[u8]) -> Result<(), JournalError> {
+        self.replace(held, CLAIM, text, |_| Ok(()))
     }
 
     fn remove(&self, held: Held) -> Result<(), JournalError> {

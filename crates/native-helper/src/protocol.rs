@@ -15,8 +15,6 @@ pub(crate) const MAX_LINE: u64 = 16 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Request {
-    /// [`native_platform::Platform::facts`].
-    Facts {},
     /// [`native_platform::Platform::checks`].
     Checks {},
     /// [`native_platform::Platform::known`].

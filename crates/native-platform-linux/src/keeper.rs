@@ -279,6 +279,8 @@ pub(crate) fn stop_workload(groups: &Groups, grace: Duration, meanwhile: &mut dy
         }
     }
     let file = groups.work().join("cgroup.kill");
+    // A single process is gone in a fraction of a millisecond, half a thousand in some fifty.
+    let mut wait = Duration::from_micros(100);
     while groups.working() {
         if std::fs::write(&file, "1").is_err() {
             for pid in groups.work_pids() {
@@ -286,7 +288,8 @@ pub(crate) fn stop_workload(groups: &Groups, grace: Duration, meanwhile: &mut dy
             }
         }
         meanwhile();
-        thread::sleep(Duration::from_millis(1));
+        thread::sleep(wait);
+        wait = (wait * 2).min(Duration::from_millis(2));
     }
 }
 
@@ -304,7 +307,7 @@ pub(crate) fn retire(groups: &Groups, record: &Record) {
         return;
     }
     while groups.alive() && Instant::now() < deadline {
-        thread::sleep(Duration::from_micros(300));
+        thread::sleep(Duration::from_micros(100));
     }
 }
 

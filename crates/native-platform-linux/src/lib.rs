@@ -27,7 +27,7 @@
 //! | [`store`] | root's records and the uid ledger |
 //! | `account` `volume` `template` `layers` | one module per kind of step, and fresh file systems |
 //! | `keeper` `init` `seal` | the processes of an environment, outside and inside |
-//! | `cgroup` `kill` `remove` | limits, and ending everything |
+//! | `cgroup` `kill` `discard` `remove` | limits, and ending everything |
 //! | `enter` `observe` | `exec` and `status` |
 //! | [`leftovers`] `places` `audit` `checks` | what can be left as a table, the search for it, and `doctor` |
 //! | `pins` | disks that another environment keeps from going |
@@ -41,6 +41,7 @@ mod cgroup;
 mod checks;
 pub mod commands;
 mod copy;
+mod discard;
 mod enter;
 mod init;
 mod keeper;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use native_config::{AccountKind, DiskName, EnvironmentId, Isolation};
 use native_platform::{
-    AccountStep, Check, Enter, EnterIo, ErrorKind, HostFacts, Leak, Observation, Platform, Presence, Receipt, Runner,
-    Scope, Session, Step, StepError, StepKind, VolumeStep, WorkloadStep,
+    AccountStep, Backing, Check, Enter, EnterIo, ErrorKind, HostFacts, Leak, Observation, Platform, Presence, Receipt,
+    Runner, Scope, Session, Step, StepError, StepKind, VolumeStep, WorkloadStep,
 };
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -27,7 +27,7 @@ use crate::layout::{self, Paths};
 use crate::leftovers::{self, Search};
 use crate::store::{Record, Store};
 use crate::sys::{self, Forked};
-use crate::{account, audit, checks, enter, kill, layers, observe, proc, volume};
+use crate::{account, audit, checks, discard, enter, kill, layers, observe, proc, volume};
 
 /// How long the kernel may take to end killed processes.
 const KILL: Duration = Duration::from_secs(10);
@@ -162,6 +162,16 @@ impl LinuxSession {
         Ok(trees.of(&self.scope.id))
     }
 
+    /// Changes the record by what a power cut takes away by itself.
+    fn note(&mut self, step: StepKind, change: impl FnOnce(&mut Record)) -> Result<(), StepError> {
+        let mut record = self.record(step)?.clone();
+        change(&mut record);
+        self.store.note(&record).map_err(|e| e.of_step(step))?;
+        self.record = Some(record);
+        Ok(())
+    }
+
+    /// Changes the record by what can outlive a power cut.
     fn keep(&mut self, step: StepKind, change: impl FnOnce(&mut Record)) -> Result<(), StepError> {
         let mut record = self.record(step)?.clone();
         change(&mut record);
@@ -170,12 +180,12 @@ impl LinuxSession {
         Ok(())
     }
 
-    /// Keeps what is less than before. That it can't be written (a full disk) does not stop a removal: the record on disk
-    /// then says more than is there, which the next one finds out.
-    fn keep_less(&mut self, change: impl FnOnce(&mut Record)) {
+    /// Notes what is less than before. That it can't be written (a full disk) does not stop a removal: the record then
+    /// says more than is there, which the next one finds out.
+    fn note_less(&mut self, change: impl FnOnce(&mut Record)) {
         if let Some(record) = &mut self.record {
             change(record);
-            drop(self.store.keep(record));
+            drop(self.store.note(record));
         }
     }
 
@@ -253,7 +263,11 @@ impl LinuxSession {
         }
         let known = self.record(StepKind::Volume)?.volumes.iter().any(|v| v.volume == step.volume);
         if !known {
-            self.keep(StepKind::Volume, |r| r.volumes.push(step.clone()))?;
+            match step.backing {
+                Backing::Dir => self.keep(StepKind::Volume, |r| r.volumes.push(step.clone()))?,
+                // A file without a name, or one that is meant to stay.
+                Backing::Sized { .. } => self.note(StepKind::Volume, |r| r.volumes.push(step.clone()))?,
+            }
         }
         let record = self.record(StepKind::Volume)?;
         match volume::create(&self.platform.tools, &self.platform.paths, record, step) {
@@ -271,14 +285,14 @@ impl LinuxSession {
     fn remove_volume(&mut self, step: &VolumeStep) -> Result<(), StepError> {
         let Some(record) = &self.record else { return Ok(()) };
         volume::remove(&self.platform.paths, record, step)?;
-        self.keep_less(|r| r.volumes.retain(|v| v.volume != step.volume));
+        self.note_less(|r| r.volumes.retain(|v| v.volume != step.volume));
         Ok(())
     }
 
     fn start(&mut self, step: &WorkloadStep) -> Result<Receipt, StepError> {
         const STEP: StepKind = StepKind::Workload;
         let groups = self.groups(STEP)?;
-        self.keep(STEP, |r| {
+        self.note(STEP, |r| {
             r.stop_grace_ms = step.stop_grace_ms;
             r.open_files = step.limits.open_files;
             r.allow_setuid = step.allow_setuid;
@@ -344,7 +358,7 @@ impl LinuxSession {
             (None, Some(init), Some(entry)) => (init, entry),
             (problem, ..) => return Err(self.undo(STEP, problem.unwrap_or_else(lost), |s| s.stop(Duration::ZERO))),
         };
-        self.keep(STEP, |r| {
+        self.note(STEP, |r| {
             r.keeper = proc::identify(keeper);
             r.init = proc::identify(init);
             r.entry = Some(entry);
@@ -362,6 +376,7 @@ impl LinuxSession {
         if groups.exist() {
             keeper::stop_workload(&groups, grace, &mut || {});
             if let Some(record) = &self.record {
+                discard::disks(&self.platform.paths, record);
                 keeper::retire(&groups, record);
             }
             groups.kill(deadline).map_err(stuck)?;
@@ -371,7 +386,7 @@ impl LinuxSession {
             self.search_and_clean(record).map_err(stuck)?;
         }
         groups.remove(deadline).map_err(stuck)?;
-        self.keep_less(|r| {
+        self.note_less(|r| {
             r.keeper = None;
             r.init = None;
             r.entry = None;

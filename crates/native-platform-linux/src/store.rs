@@ -1,8 +1,11 @@
 //! What root remembers: the uid ledger and one record per environment, below `/var/lib/fish-native`.
 //!
 //! The driver's journal says what an environment *should* have; these records say what root *did*, so that a
-//! request is checked against our own word and never against the caller's. Documents are replaced atomically
-//! and on disk before the effect that they announce.
+//! request is checked against our own word and never against the caller's. Documents are replaced atomically.
+//!
+//! What can outlive a power cut (an account, a directory, a uid) is on disk before the
+//! effect that it announces. What can't (processes, mounts, loop devices of files without names) is *noted*: other
+//! processes see it at once, and after another boot nothing of it is believed.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -237,15 +240,38 @@ impl Store {
     /// # Errors
     /// When the record is there and can't be read.
     pub fn record(&self, id: &EnvironmentId) -> Result<Option<Record>, StoreError> {
-        read(&self.record_path(id))
+        Ok(read(&self.record_path(id))?.map(|kept| self.with_notes(kept)))
     }
 
-    /// Keeps a record, on disk when this returns.
+    /// What this boot noted since the record was kept. What a power cut left of a note is no document, and what another
+    /// boot noted is gone.
+    fn with_notes(&self, kept: Record) -> Record {
+        let noted = fs::read(self.note_path(&kept.scope.id)).ok();
+        let noted: Option<Record> = noted.and_then(|text| serde_json::from_slice(&text).ok());
+        noted.filter(|n| n.scope.id == kept.scope.id && n.boot == boot_id()).unwrap_or(kept)
+    }
+
+    fn note_path(&self, id: &EnvironmentId) -> PathBuf {
+        self.dir.join("environments").join(format!("{id}.now"))
+    }
+
+    /// Keeps a record, on disk when this returns: for what can outlive a power cut.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn keep(&self, record: &Record) -> Result<(), StoreError> {
-        write(&self.record_path(&record.scope.id), record)
+        write(&self.record_path(&record.scope.id), record)?;
+        let note = self.note_path(&record.scope.id);
+        // In this order: whoever stops in between sees the older note, without what has no effect yet.
+        if note.exists() { replace(&note, record) } else { Ok(()) }
+    }
+
+    /// Notes a change of a record for whoever comes next, as long as this boot lasts.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn note(&self, record: &Record) -> Result<(), StoreError> {
+        if record.boot == boot_id() { replace(&self.note_path(&record.scope.id), record) } else { self.keep(record) }
     }
 
     /// Every record.
@@ -259,7 +285,7 @@ impl Store {
             let path = entry.map_err(StoreError::io(&dir))?.path();
             if path.extension().is_some_and(|e| e == "json") {
                 // One that is deleted in this moment is no longer of interest.
-                records.extend(read(&path)?);
+                records.extend(read(&path)?.map(|kept| self.with_notes(kept)));
             }
         }
         Ok(records)
@@ -352,7 +378,8 @@ impl Store {
     /// # Errors
     /// When the ledger or the record can't be changed.
     pub fn release(&self, record: &Record) -> Result<(), StoreError> {
-        for path in [self.record_path(&record.scope.id), self.environment_lock(&record.scope.id)] {
+        let id = &record.scope.id;
+        for path in [self.record_path(id), self.note_path(id), self.environment_lock(id)] {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(&path)(e)),
                 _ => {}
@@ -426,16 +453,28 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
     serde_json::from_str(&text).map(Some).map_err(damaged)
 }
 
+/// Replaces a document, on disk when this returns.
 pub(crate) fn write<T: Serialize>(path: &Path, document: &T) -> Result<(), StoreError> {
     let dir = path.parent().unwrap_or(path);
-    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
+    put(path, document, File::sync_all)?;
+    File::open(dir).and_then(|d| d.sync_all()).map_err(StoreError::io(dir))
+}
+
+/// Replaces a document for other processes to see.
+fn replace<T: Serialize>(path: &Path, document: &T) -> Result<(), StoreError> {
+    put(path, document, |_| Ok(()))
+}
+
+fn put<T: Serialize>(path: &Path, document: &T, sync: fn(&File) -> io::Result<()>) -> Result<(), StoreError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".tmp-{}", std::process::id()));
+    let temporary = PathBuf::from(temporary);
     let text = serde_json::to_vec(document).map_err(|source| StoreError::Damaged { path: path.to_owned(), source })?;
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(dir)?.sync_all()
+        sync(&file)?;
+        fs::rename(&temporary, path)
     })();
     written.map_err(|source| {
         // Not there, or not to be had: the first error is the one to tell.
@@ -478,6 +517,35 @@ mod tests {
         assert_eq!(mint().unwrap(), 70000);
         assert!(matches!(mint(), Err(StoreError::NoUid { held: 3, .. })));
         assert_eq!(store.record(&first.scope.id).unwrap(), None);
+    }
+
+    #[test]
+    fn after_a_boot_nothing_noted_is_believed() {
+        let (dir, store) = store();
+        let mut kept = record("fish-bbbbbb", 70001);
+        store.keep(&kept).unwrap();
+        kept.open_files = 7;
+        store.note(&kept).unwrap();
+        assert_eq!(store.record(&kept.scope.id).unwrap().unwrap().open_files, 7);
+        // What is kept later does not hide what was noted, nor the other way round.
+        kept.stop_grace_ms = 3;
+        store.keep(&kept).unwrap();
+        assert_eq!(store.records().unwrap(), [kept.clone()]);
+        // What file systems leave of a file that was not written back.
+        for left in ["", "\0\0"] {
+            fs::write(dir.path().join("environments/fish-bbbbbb.now"), left).unwrap();
+            assert_eq!(store.record(&kept.scope.id).unwrap(), Some(kept.clone()), "as it was kept");
+        }
+        // One of another boot is kept as ever.
+        kept.boot = "another".to_owned();
+        store.keep(&kept).unwrap();
+        kept.open_files = 9;
+        store.note(&kept).unwrap();
+        assert!(fs::read_to_string(dir.path().join("environments/fish-bbbbbb.json")).unwrap().contains(":9"));
+        store.release(&kept).unwrap();
+        assert_eq!(store.records().unwrap(), []);
+        let left: Vec<_> = fs::read_dir(dir.path().join("environments")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
     }
 
     #[test]

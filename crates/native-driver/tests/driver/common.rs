@@ -63,6 +63,29 @@ fn dead() -> JournalError {
 }
 
 impl MortalStore {
+    /// A write of the journal, unless it is this one's turn to go wrong.
+    fn faulty(&self, write: impl FnOnce() -> Result<(), JournalError>) -> Result<(), JournalError> {
+        self.alive()?;
+        let number = self.writes.count.fetch_add(1, Ordering::SeqCst);
+        let fault = self.writes.faults.lock().unwrap().remove(&number);
+        match fault {
+            Some(WriteFault::Fail) => return Err(dead()),
+            Some(WriteFault::CrashBefore) => {
+                self.host.kill();
+                return Err(dead());
+            }
+            _ => write()?,
+        }
+        match fault {
+            Some(WriteFault::FailAfter) => Err(dead()),
+            Some(WriteFault::CrashAfter) => {
+                self.host.kill();
+                Err(dead())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn alive(&self) -> Result<(), JournalError> {
         if self.process.is_dead() { Err(dead()) } else { Ok(()) }
     }
@@ -97,26 +120,13 @@ impl Store for MortalStore {
         self.inner.contents(id)
     }
     fn write(&self, held: &Held, text: &[u8]) -> Result<(), JournalError> {
-        self.alive()?;
-        let number = self.writes.count.fetch_add(1, Ordering::SeqCst);
-        let fault = self.writes.faults.lock().unwrap().remove(&number);
-        match fault {
-            Some(WriteFault::Fail) => return Err(dead()),
-            Some(WriteFault::CrashBefore) => {
-                self.host.kill();
-                return Err(dead());
-            }
-            _ => self.inner.write(held, text)?,
-        }
-        match fault {
-            Some(WriteFault::FailAfter) => Err(dead()),
-            Some(WriteFault::CrashAfter) => {
-                self.host.kill();
-                Err(dead())
-            }
-            _ => Ok(()),
-        }
+        self.faulty(|| self.inner.write(held, text))
     }
+
+    fn note(&self, held: &Held, text: &[u8]) -> Result<(), JournalError> {
+        self.faulty(|| self.inner.note(held, text))
+    }
+
     fn remove(&self, held: Held) -> Result<(), JournalError> {
         self.alive()?;
         self.inner.remove(held)

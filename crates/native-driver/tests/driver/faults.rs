@@ -157,7 +157,8 @@ fn a_process_dies_or_fails_at_every_journal_write() {
         }
     }
     println!("{cases} cases of journal writes that fail or kill");
-    assert!(cases > 40);
+    // Claimed, intended, allocated, deallocating: four writes make a cycle.
+    assert!(cases >= 16);
 }
 
 /// Kills a cycle at `call`, then the recovery at its call number `again`. `false`: it had fewer calls.

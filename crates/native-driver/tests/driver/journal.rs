@@ -145,6 +145,23 @@ fn a_write_replaces_and_an_interrupted_one_is_not_seen() {
 }
 
 #[test]
+fn a_claim_is_read_until_there_is_a_journal_and_what_is_left_of_one_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FsStore::new(dir.path());
+    let held = store.claim(&locked(&store), &id()).unwrap().unwrap();
+    store.note(&held, b"{}\n").unwrap();
+    assert_eq!(store.read(&id()).unwrap().unwrap(), b"{}\n");
+    assert!(store.contents(&id()).unwrap().is_empty());
+    for left in [&b""[..], b"{", b"\0\0\0", b"{\0}\n"] {
+        fs::write(dir.path().join("fish-abcdef/claim.json"), left).unwrap();
+        assert_eq!(store.read(&id()).unwrap(), None, "{left:?}");
+    }
+    store.write(&held, b"").unwrap();
+    assert_eq!(store.read(&id()).unwrap().unwrap(), b"", "a journal is never passed over");
+    assert!(!dir.path().join("fish-abcdef/claim.json").exists());
+}
+
+#[test]
 fn links_are_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let store = FsStore::new(dir.path());

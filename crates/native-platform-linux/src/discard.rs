@@ -1,0 +1,51 @@
+//! Telling the file systems of an environment that nothing of them is wanted any more.
+//!
+//! The last unmount of a file system writes back what is not on disk yet: 0.4 s for 1 GB, into a file that is dropped in
+//! the same moment. A file system that was shut down (`EXT4_IOC_SHUTDOWN`, and xfs has the same call) writes nothing.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use native_platform::{Backing, VolumeStep};
+
+use crate::layout::{self, Paths};
+use crate::proc;
+use crate::store::Record;
+use crate::sys;
+
+/// Block devices of the loop driver (admin-guide/devices.txt).
+const LOOP_MAJOR: u64 = 7;
+
+/// Shuts the sized disks down that are dropped with the environment. Its processes must be dead but for the first one,
+/// through which the disks are reached. What can't be shut down is only slower to unmount.
+pub(crate) fn disks(paths: &Paths, record: &Record) {
+    let Some(init) = record.init.as_ref().filter(|init| proc::lives(init)) else { return };
+    let root = PathBuf::from(format!("/proc/{}/root", init.pid));
+    let dropped = |v: &&VolumeStep| matches!(v.backing, Backing::Sized { .. }) && !v.reuse;
+    for volume in record.volumes.iter().filter(dropped) {
+        let point = paths.backstage(&record.scope.id, &volume.volume);
+        let name = layout::device_name(&record.scope.id, &volume.volume);
+        let point = root.join(point.strip_prefix("/").unwrap_or(&point));
+        drop(shut_down(&point, &name));
+    }
+}
+
+/// Shuts the file system at this place down, if it lies on the loop device of this name: any other one may be the
+/// host's.
+fn shut_down(point: &Path, name: &str) -> io::Result<()> {
+    let dir = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(point)?;
+    let device = dir.metadata()?.dev();
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    if major != LOOP_MAJOR {
+        return Err(io::Error::other("not on a loop device"));
+    }
+    let device = fs::read_link(format!("/sys/dev/block/{major}:{minor}"))?;
+    let device = File::open(Path::new("/dev").join(device.file_name().unwrap_or_default()))?;
+    if sys::loop_name(device.as_fd())?.as_deref() != Some(name) {
+        return Err(io::Error::other("not on a disk of this environment"));
+    }
+    sys::shut_down(dir.as_fd(), false)
+}
