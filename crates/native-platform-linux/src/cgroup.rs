@@ -233,26 +233,36 @@ impl Groups {
         }
     }
 
-    /// Opened `cgroup.procs` files of the workload's groups: a process that writes `0` to each of them has
-    /// joined. Opened beforehand, because the workload's file systems are read-only by then.
+    /// Opened `tasks` files of the workload's groups in the v1 trees: a process with one thread that writes `0` to each
+    /// of them has joined. Opened beforehand, because the workload's file systems are read-only by then.
+    ///
+    /// Not `cgroup.procs`: for a whole process the kernel stops all forks of the host and waits for an RCU grace period,
+    /// several milliseconds on a busy machine (`cgroup_procs_write_start`); a thread that moves itself needs neither.
     ///
     /// # Errors
     /// When one can't be opened.
     pub(crate) fn work_doors(&self) -> io::Result<Vec<File>> {
-        let dirs = std::iter::once(self.work()).chain(self.v1_dirs().map(|(_, dir)| dir));
-        let open = |dir: PathBuf| {
-            let path = dir.join("cgroup.procs");
+        let open = |(_, dir): (_, PathBuf)| {
+            let path = dir.join("tasks");
             at(&path, OpenOptions::new().write(true).open(&path))
         };
-        dirs.map(open).collect()
+        self.v1_dirs().map(open).collect()
     }
 
-    /// Moves the calling process to the keeper's group.
+    /// The workload's unified group: processes are started into it, which spares the same wait.
     ///
     /// # Errors
-    /// When the kernel refuses.
-    pub(crate) fn join_keeper(&self) -> io::Result<()> {
-        put(&self.keeper().join("cgroup.procs"), "0")
+    /// When it can't be opened.
+    pub(crate) fn open_work(&self) -> io::Result<File> {
+        at(&self.work(), File::open(self.work()))
+    }
+
+    /// The keeper's unified group, to start it into.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub(crate) fn open_keeper(&self) -> io::Result<File> {
+        at(&self.keeper(), File::open(self.keeper()))
     }
 
     /// The processes of the workload.

@@ -55,6 +55,7 @@ pub(crate) fn run(
     io: EnterIo<'_>,
 ) -> Result<i32, StepError> {
     let spaces = namespaces(record)?;
+    let work = groups.open_work().map_err(failed("open the workload's cgroup"))?;
     let doors = groups.work_doors().map_err(failed("open the workload's cgroup"))?;
     let (inner, outer) = streams(record, command.terminal).map_err(failed("make the command's streams"))?;
     let (read_report, report) = pipe().map_err(failed("make a pipe"))?;
@@ -66,7 +67,7 @@ pub(crate) fn run(
                 .iter()
                 .try_for_each(|s| setns(s, CloneFlags::empty()))
                 .map_err(io::Error::from)
-                .and_then(|()| sys::fork());
+                .and_then(|()| sys::clone_into(0, Some(work.as_fd())));
             let code = match inside {
                 Err(e) => {
                     Report::Failed(format!("enter the namespaces: {e}")).send(&mut report);

@@ -55,7 +55,9 @@ pub(crate) struct Init<'a> {
     pub(crate) host_proc: OwnedFd,
     /// Where the entry's output goes.
     pub(crate) output: OwnedFd,
-    /// `cgroup.procs` of every group that the workload joins.
+    /// The workload's group of the unified tree, which the entry is started into.
+    pub(crate) work: File,
+    /// The groups of other trees that the entry joins.
     pub(crate) doors: Vec<File>,
     /// Ends when the entry's program runs.
     pub(crate) report: File,
@@ -90,7 +92,8 @@ fn start(init: &mut Init<'_>) -> Result<(), Report> {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&children), None).map_err(|e| failed("block SIGCHLD", e))?;
-    let entry = match sys::fork().map_err(|e| failed("fork", e))? {
+    let started = sys::clone_into(0, Some(init.work.as_fd()));
+    let entry = match started.map_err(|e| failed("start a process in the workload's cgroup", e))? {
         Forked::Child => {
             let problem = entry(init);
             problem.send(&mut init.report);

@@ -116,7 +116,7 @@ fn start(keeper: Keeper<'_>) -> Result<Running, Problem> {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGPIPE] {
         sys::ignore(signal).map_err(at("ignore signals"))?;
     }
-    keeper.groups.join_keeper().map_err(at("join the keeper's cgroup"))?;
+    let work = keeper.groups.open_work().map_err(at("open the workload's cgroup"))?;
     let doors = keeper.groups.work_doors().map_err(at("open the workload's cgroup"))?;
     let host_proc = openat(nix::fcntl::AT_FDCWD, "/proc", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(at("open /proc"))?;
@@ -138,6 +138,7 @@ fn start(keeper: Keeper<'_>) -> Result<Running, Problem> {
             step: keeper.step,
             host_proc,
             output: write_output,
+            work,
             doors,
             report,
             exit: File::from(write_exit),
@@ -145,7 +146,7 @@ fn start(keeper: Keeper<'_>) -> Result<Running, Problem> {
         Forked::Parent(pid) => pid,
     };
     Report::Init(init.as_raw()).send(&mut report);
-    drop((report, doors, host_proc, write_output, write_exit));
+    drop((report, work, doors, host_proc, write_output, write_exit));
     if let Some(host) = keeper.host {
         setns(&host, CloneFlags::CLONE_NEWNS).map_err(at("return to the host's mount namespace"))?;
     }

@@ -6,7 +6,7 @@
 use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -318,10 +318,13 @@ impl LinuxSession {
         // All that can fail is done before the fork: the child must never come back here.
         let record = self.record(STEP)?.clone();
         let host = self.host.take();
-        let keeper = match sys::fork().map_err(|e| StepError::failed(STEP, format!("fork: {e}")))? {
+        let group =
+            groups.open_keeper().map_err(|e| StepError::failed(STEP, format!("open the keeper's cgroup: {e}")))?;
+        let started = sys::clone_into(0, Some(group.as_fd()));
+        let keeper = match started.map_err(|e| StepError::failed(STEP, format!("start the keeper: {e}")))? {
             Forked::Child => {
                 // The lock belongs to the open file, which the two of us share: the keeper must not prolong it.
-                drop((read, self.lock.take()));
+                drop((read, group, self.lock.take()));
                 let paths = &self.platform.paths;
                 keeper::run(Keeper {
                     paths,

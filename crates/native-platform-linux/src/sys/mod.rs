@@ -265,10 +265,10 @@ pub(crate) fn redirect(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
     check(libc::c_long::from(unsafe { libc::dup2(from.as_raw_fd(), to) })).map(drop)
 }
 
-/// Signals every process that the caller may signal, atomically with regard to forks; says whether there was one.
-pub(crate) fn kill_all_visible() -> bool {
+/// Signals every process that the caller may signal, atomically with regard to forks.
+pub(crate) fn kill_all_visible() {
     // SAFETY: integers only. ESRCH means that there was none.
-    unsafe { libc::kill(-1, libc::SIGKILL) == 0 }
+    unsafe { libc::kill(-1, libc::SIGKILL) };
 }
 
 /// Sets real, effective and saved user ids, which may differ.
