@@ -24,7 +24,7 @@
 //! | --- | --- |
 //! | [`session`] | [`LinuxPlatform`] and its sessions: which step does what |
 //! | [`commands`] | the tools that are run, as a table |
-//! | [`store`] | root's records and the uid ledger |
+//! | [`store`] `document` | root's records and the uid ledger, and how they are written |
 //! | `account` `volume` `template` `layers` | one module per kind of step, and fresh file systems |
 //! | `keeper` `init` `seal` | the processes of an environment, outside and inside |
 //! | `cgroup` `kill` `discard` `remove` | limits, and ending everything |
@@ -42,6 +42,7 @@ mod checks;
 pub mod commands;
 mod copy;
 mod discard;
+mod document;
 mod enter;
 mod init;
 mod keeper;

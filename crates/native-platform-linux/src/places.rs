@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::document;
 use crate::layout::Paths;
 use crate::store::{self, StoreError};
 use crate::{proc, sys};
@@ -51,7 +52,7 @@ impl Places {
     pub(crate) fn load(paths: &Paths, age: Age) -> Result<Self, StoreError> {
         let file = paths.state.join("places.json");
         // One that can't be read is made anew: nothing depends on its past.
-        let kept = store::read::<Self>(&file).ok().flatten().filter(|p| p.version == VERSION);
+        let kept = document::read::<Self>(&file).ok().flatten().filter(|p| p.version == VERSION);
         match (kept, age) {
             (Some(kept), Age::Any) => return Ok(kept),
             (None, Age::Any) => return Ok(Self::default()),
@@ -64,7 +65,7 @@ impl Places {
         made.version = VERSION;
         made.boot = store::boot_id();
         made.made_ms = sys::boot_time_ms();
-        store::write(&file, &made)?;
+        document::write(&file, &made)?;
         Ok(made)
     }
 

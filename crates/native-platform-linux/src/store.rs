@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 
 use native_config::EnvironmentId;
 use native_platform::{ErrorKind, Scope, StepError, StepKind, VolumeStep};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::document::{read, replace, write};
+
 /// The version of both documents. An older reader refuses a newer one.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 /// Longer than any operation on one environment takes.
 const OPERATION: Duration = Duration::from_secs(180);
 
@@ -158,7 +159,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }
     }
 
@@ -431,56 +432,6 @@ fn open_lock(path: &Path) -> Result<File, StoreError> {
 /// The kernel's id of this boot.
 pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}
-
-/// Both documents start with a version, which is looked at before anything else.
-#[derive(Deserialize)]
-struct Versioned {
-    version: u32,
-}
-
-pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(StoreError::io(path)(e)),
-    };
-    let damaged = |source| StoreError::Damaged { path: path.to_owned(), source };
-    let version = serde_json::from_str::<Versioned>(&text).map_err(damaged)?.version;
-    if version > VERSION {
-        return Err(damaged(serde::de::Error::custom(format!("version {version}; this program knows {VERSION}"))));
-    }
-    serde_json::from_str(&text).map(Some).map_err(damaged)
-}
-
-/// Replaces a document, on disk when this returns.
-pub(crate) fn write<T: Serialize>(path: &Path, document: &T) -> Result<(), StoreError> {
-    let dir = path.parent().unwrap_or(path);
-    put(path, document, File::sync_all)?;
-    File::open(dir).and_then(|d| d.sync_all()).map_err(StoreError::io(dir))
-}
-
-/// Replaces a document for other processes to see.
-fn replace<T: Serialize>(path: &Path, document: &T) -> Result<(), StoreError> {
-    put(path, document, |_| Ok(()))
-}
-
-fn put<T: Serialize>(path: &Path, document: &T, sync: fn(&File) -> io::Result<()>) -> Result<(), StoreError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".tmp-{}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    let text = serde_json::to_vec(document).map_err(|source| StoreError::Damaged { path: path.to_owned(), source })?;
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&text)?;
-        sync(&file)?;
-        fs::rename(&temporary, path)
-    })();
-    written.map_err(|source| {
-        // Not there, or not to be had: the first error is the one to tell.
-        drop(fs::remove_file(&temporary));
-        StoreError::Io { path: path.to_owned(), source }
-    })
 }
 
 #[cfg(test)]
