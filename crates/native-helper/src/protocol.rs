@@ -15,6 +15,8 @@ pub(crate) const MAX_LINE: u64 = 16 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Request {
+    /// [`native_platform::Platform::facts`]. The driver needs no helper for it; whoever tries the helper by hand does.
+    Facts {},
     /// [`native_platform::Platform::checks`].
     Checks {},
     /// [`native_platform::Platform::known`].

@@ -106,6 +106,7 @@ fn serve(
         };
         let Some(open) = session.as_mut() else {
             match request {
+                Request::Facts {} => answer(output, platform.facts())?,
                 Request::Checks {} => answer(output, platform.checks())?,
                 Request::Known {} => answer(output, guard.rules().and_then(|_| platform.known()))?,
                 Request::AuditHost { alive } => answer(output, guard.rules().and_then(|_| platform.audit(&alive)))?,
