@@ -31,7 +31,8 @@ cargo xtask CHORE
   fuzz [SECONDS]    the parsers against arbitrary input, SECONDS (60) for each
   bench WHAT        figures of this machine, as tables: allocate, deallocate, rate (as root); capacity, check, images
   soak [N]          N (2000) environments in a row with random faults, N/10 at once, a bad neighbour; as root
-  vm [RELEASE...]   the black-box suite in a booted Debian 12 and 13 with systemd, under qemu
+  vm [12] [13] [TEST...]
+                    the black-box suite, or these files of it, in a booted Debian 12 and 13 with systemd, under qemu
 ";
 
 fn main() -> ExitCode {
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
         ["bench", what, words @ ..] => bench::run(what, words),
         ["soak"] => soak::all(2000),
         ["soak", count] => count.parse().map_err(anyhow::Error::from).and_then(soak::all),
-        ["vm", releases @ ..] => vm::all(releases),
+        ["vm", words @ ..] => vm::all(words),
         ["help" | "--help" | "-h"] | [] => {
             report::say(HELP.trim_end());
             Ok(())

@@ -50,12 +50,16 @@ TimeoutStartSec=infinity
 WantedBy=graphical.target
 ";
 
-/// Runs the suite in each of these releases (all, if none is named).
-pub(crate) fn all(releases: &[&str]) -> anyhow::Result<()> {
-    let mut chosen = Vec::new();
-    for wanted in releases {
-        let release = RELEASES.into_iter().find(|(number, name)| number == wanted || name == wanted);
-        chosen.push(release.with_context(|| format!("no such release: {wanted}; there is 12 and 13"))?);
+/// Runs the suite in each of these releases (all, if none is named). Other words are names of test files, and then only
+/// these are run.
+pub(crate) fn all(words: &[&str]) -> anyhow::Result<()> {
+    let (mut chosen, mut tests) = (Vec::new(), Vec::new());
+    for word in words {
+        match RELEASES.into_iter().find(|(number, name)| number == word || name == word) {
+            Some(release) => chosen.push(release),
+            None if crate::root().join("tests/e2e/tests").join(format!("{word}.rs")).is_file() => tests.push(*word),
+            None => bail!("{word} is neither a release (12, 13) nor a file of tests/e2e/tests"),
+        }
     }
     if chosen.is_empty() {
         chosen.extend(RELEASES);
@@ -69,17 +73,20 @@ pub(crate) fn all(releases: &[&str]) -> anyhow::Result<()> {
     let mut steps = Steps::new();
     let mut payload = None;
     steps.step("build", |_| {
-        payload = Some(payload_disk(&dir)?);
+        payload = Some(payload_disk(&dir, &tests)?);
         Ok(Step::Done)
     });
-    if let Some(payload) = payload {
+    if let Some(payload) = &payload {
         for (number, name) in chosen {
             let step = if number == "12" { "Debian 12" } else { "Debian 13" };
             steps.step(step, |steps| {
                 let image = image(&dir, number, name)?;
-                run(steps, &dir, number, &image, &payload)
+                run(steps, &dir, number, &image, payload)
             });
         }
+    }
+    if let Some(payload) = payload {
+        drop(fs::remove_file(payload));
     }
     steps.finish()
 }
@@ -160,7 +167,7 @@ fn remove_root(root: &Path) -> anyhow::Result<()> {
 }
 
 /// Builds the program and the suite's tests and puts them on a disk.
-fn payload_disk(dir: &Path) -> anyhow::Result<PathBuf> {
+fn payload_disk(dir: &Path, tests: &[&str]) -> anyhow::Result<PathBuf> {
     let built = cargo(["test", "--no-run", "--locked", "--package", "e2e", "--message-format", "json"]).output()?;
     let programs = cargo([
         "build",
@@ -173,16 +180,19 @@ fn payload_disk(dir: &Path) -> anyhow::Result<PathBuf> {
         "json",
     ])
     .output()?;
-    let payload = dir.join("payload");
-    if payload.exists() {
-        fs::remove_dir_all(&payload).context("remove the old payload")?;
-    }
+    // Its own: another run may be reading its disk.
+    let payload = dir.join(format!("payload-{}", std::process::id()));
     fs::create_dir_all(payload.join("tests")).context("make the payload")?;
     for path in executables(&built).into_iter().chain(executables(&programs)) {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         // NAME-HASH of a test binary; the programs have no hash.
         let to = match name.rsplit_once('-') {
-            Some((test, hash)) if hash.len() == 16 => payload.join("tests").join(test),
+            Some((test, hash)) if hash.len() == 16 => {
+                if !tests.is_empty() && !tests.contains(&test) {
+                    continue;
+                }
+                payload.join("tests").join(test)
+            }
             _ => payload.join(&name),
         };
         fs::copy(&path, &to).with_context(|| format!("copy {}", path.display()))?;
@@ -192,8 +202,9 @@ fn payload_disk(dir: &Path) -> anyhow::Result<PathBuf> {
     let suite = crate::root().join("tests/e2e");
     tool("cp", &["-a", text(&suite.join("fixtures"))?, text(&payload.join("fixtures"))?]).run()?;
     fs::write(payload.join("run.sh"), script(text(&suite)?)).context("write the script")?;
-    let disk = dir.join("payload.ext4");
+    let disk = payload.with_extension("ext4");
     file_system(&payload, &disk, 1 << 30, "fish")?;
+    fs::remove_dir_all(&payload).context("remove what is on the disk now")?;
     Ok(disk)
 }
 
@@ -274,6 +285,7 @@ fn run(steps: &mut Steps, dir: &Path, number: &str, image: &Image, payload: &Pat
         line.starts_with("test result:")
             || line.starts_with("skipped:")
             || line.starts_with("matrix:")
+            || line.starts_with("with isolation:")
             || line.ends_with("FAILED")
             || line.starts_with("Debian")
             || line.starts_with("the suite ended with")

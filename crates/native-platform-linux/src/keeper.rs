@@ -268,7 +268,7 @@ pub(crate) fn stop_workload(groups: &Groups, grace: Duration, meanwhile: &mut dy
         for pid in groups.work_pids() {
             // By descriptor: the id may belong to somebody else by the time that the signal is sent.
             if let Ok(process) = sys::pidfd_open(Pid::from_raw(pid))
-                && groups.work_pids().contains(&pid)
+                && groups.work_has(pid)
             {
                 drop(sys::pidfd_signal(process.as_fd(), libc::SIGINT));
             }

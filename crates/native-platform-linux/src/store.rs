@@ -249,7 +249,8 @@ impl Store {
     fn with_notes(&self, kept: Record) -> Record {
         let noted = fs::read(self.note_path(&kept.scope.id)).ok();
         let noted: Option<Record> = noted.and_then(|text| serde_json::from_slice(&text).ok());
-        noted.filter(|n| n.scope.id == kept.scope.id && n.boot == boot_id()).unwrap_or(kept)
+        let boot = boot_id();
+        noted.filter(|n| n.scope.id == kept.scope.id && n.boot == boot).unwrap_or_else(|| kept.in_boot(&boot))
     }
 
     fn note_path(&self, id: &EnvironmentId) -> PathBuf {
@@ -423,6 +424,13 @@ impl Record {
     }
 }
 
+impl Record {
+    /// As it is to be understood now: the processes of another boot are gone, whoever has their ids and start times.
+    fn in_boot(self, boot: &str) -> Self {
+        if self.boot == boot { self } else { Self { keeper: None, init: None, entry: None, ..self } }
+    }
+}
+
 fn open_lock(path: &Path) -> Result<File, StoreError> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
@@ -505,6 +513,11 @@ mod tests {
         let mut kept = record("fish-bbbbbb", 70000);
         store.keep(&kept).unwrap();
         assert_eq!(store.record(&kept.scope.id).unwrap().as_ref(), Some(&kept));
+        kept.boot = "another one".to_owned();
+        kept.keeper = Some(ProcessId { pid: 1, started: 1 });
+        store.keep(&kept).unwrap();
+        let now = store.record(&kept.scope.id).unwrap().unwrap();
+        assert_eq!((now.keeper, now.boot), (None, "another one".to_owned()), "nobody of another boot lives");
         kept.version = 2;
         store.keep(&kept).unwrap();
         let error = store.record(&kept.scope.id).unwrap_err();

@@ -160,6 +160,19 @@ impl Bench {
         self.start(args).finish()
     }
 
+    /// Runs the program on a kernel that shows another boot id, as after a reboot.
+    pub fn after_a_reboot(&self, args: &[&str]) -> Outcome {
+        let boot = self.write("boot_id", "11111111-2222-3333-4444-555555555555\n");
+        let line = format!(
+            "mount --bind '{boot}' /proc/sys/kernel/random/boot_id && exec '{}' --config '{}' \"$@\"",
+            binary().display(),
+            self.config().display()
+        );
+        let mut shell = command("unshare");
+        shell.args(["--mount", "sh", "-c", &line, "sh"]).args(args).current_dir(self.dir.path());
+        Running::start(shell).finish()
+    }
+
     /// The environments that the program lists.
     pub fn environments(&self) -> Vec<String> {
         let list = self.fish(&["list", "--json"]).code(0).json();

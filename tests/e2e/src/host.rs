@@ -17,7 +17,7 @@ impl Snapshot {
     /// The host as it is now.
     pub fn take() -> Self {
         // Whoever else works on the machine makes files in these directories all the time: of these, only what an
-        // environment owns or what is called like ours counts, unless the machine is said to be the suite's alone.
+        // environment owns or what is called like one counts, unless the machine is said to be the suite's alone.
         let alone = std::env::var_os("FISH_E2E_ALONE").is_some();
         let mut lines = BTreeSet::new();
         for database in ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"] {
@@ -46,7 +46,7 @@ impl Snapshot {
             for name in names(Path::new(dir)) {
                 let path = format!("{dir}/{name}");
                 let user = fs::symlink_metadata(&path).map(|m| m.uid()).unwrap_or_default();
-                if alone || name.contains("fish") || UIDS.contains(&user) {
+                if alone || names_an_environment(&name) || UIDS.contains(&user) {
                     lines.insert(path);
                 }
             }
@@ -101,6 +101,13 @@ fn is_an_environments(line: &str) -> bool {
     line.contains("fish-") || uid.is_some_and(|uid| UIDS.contains(&uid))
 }
 
+/// Whether a name ends in an environment's identifier (`fish-` and six small letters). Other tests' temporary files are
+/// called `fish-WHAT-RANDOM` or `fish-WHAT.log`.
+fn names_an_environment(name: &str) -> bool {
+    let last = name.rfind("fish-").map(|at| &name[at + "fish-".len()..]);
+    last.is_some_and(|letters| letters.len() == 6 && letters.bytes().all(|b| b.is_ascii_lowercase()))
+}
+
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
@@ -119,7 +126,8 @@ fn cgroups(lines: &mut BTreeSet<String>, dir: &Path) {
     for name in names(dir) {
         let path = dir.join(&name);
         // Symbolic links of a v1 hierarchy (cpu -> cpu,cpuacct) would be counted twice.
-        if fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir()) {
+        // Services of the host come and go: somebody's first question to polkit starts it.
+        if fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir()) && name != "system.slice" {
             lines.insert(format!("cgroup {}", path.display()));
             cgroups(lines, &path);
         }
@@ -148,9 +156,14 @@ mod tests {
     #[test]
     fn a_new_file_is_seen() {
         let before = Snapshot::take();
-        let file = tempfile::Builder::new().prefix("fish-e2e-seen-").tempfile_in("/var/tmp").expect("make a file");
+        let file = tempfile::Builder::new()
+            .prefix("fish-e2e-seen-")
+            .suffix(".fish-abcdef")
+            .tempfile_in("/var/tmp")
+            .expect("make a file");
         let path = file.path().display().to_string();
         let now = Snapshot::take();
+        assert!(!names_an_environment("fish-driver-x1y2z3") && !names_an_environment("fish-a1B2c3"));
         assert!(now.0.difference(&before.0).any(|line| *line == path), "{path}");
         assert!(now.0.iter().any(|line| line.starts_with("/etc/passwd: root:")));
         assert!(now.0.iter().any(|line| line.starts_with("/proc/self/mountinfo:") && line.ends_with(" /")));

@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 use crate::program::{Outcome, command};
 
 /// Longer than any traced run takes.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// Who makes a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -136,3 +136,15 @@ fn a_workspace_with_several_environments_is_emptied_at_once() {
     assert_eq!(json["environments"].as_array().map(Vec::len), Some(3), "{json}");
     bench.assert_as_before();
 }
+
+#[test]
+fn what_ran_before_a_reboot_does_not_run_and_is_removed() {
+    let Some(bench) = Bench::new() else { return };
+    let label = bench.label(COUNT);
+    let id = bench.fish(&["allocate", &label]).code(0).stdout.trim().to_owned();
+    // The ids and start times in its record are those of living processes: another boot's may well be.
+    let status = bench.after_a_reboot(&["status", &id, "--json"]).code(0).json();
+    assert_eq!((&status["status"], &status["running"]), (&"ALLOCATED".into(), &false.into()), "{status}");
+    bench.after_a_reboot(&["deallocate", &id]).code(0);
+    bench.assert_as_before();
+}

@@ -1,5 +1,6 @@
-//! The kill matrix on the real host: every call that changes it × who dies, or which error it returns × a restart or a
-//! second driver at the same time. Each case ends clean, or the command says what is stuck and the next one removes it.
+//! The kill matrix on the real host: every call that changes it × who dies, or which error it returns × a restart, a
+//! second driver at the same time or a reboot. Each case ends clean, or the command says what is stuck and the next one
+//! removes it.
 //!
 //! A run takes every fifth call, with who dies and what follows rotating. `FISH_MATRIX=N` takes every Nth, and
 //! `FISH_MATRIX=full` every call with every combination (an hour or so). Each test prints
@@ -26,6 +27,17 @@ const BESIDE: Duration = Duration::from_millis(150);
 enum Fault {
     Kill,
     Fail,
+}
+
+/// What comes then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// A new process removes what is left.
+    Restart,
+    /// Another driver has begun while the first one is stopped in the middle of the call.
+    Second,
+    /// The machine starts anew: everybody dies, and the kernel has another boot id.
+    Reboot,
 }
 
 /// Which command it goes wrong in.
@@ -60,7 +72,7 @@ struct Case {
     call: usize,
     /// Rotates who dies or which error.
     variant: usize,
-    second: bool,
+    then: Then,
 }
 
 impl Matrix {
@@ -103,7 +115,8 @@ impl Matrix {
                 Fault::Kill => {
                     let mut victims: Vec<Vec<Role>> = vec![call.alive.clone()];
                     victims.extend(call.alive.iter().map(|role| vec![*role]));
-                    let who = victims[case.variant % victims.len()].clone();
+                    let variant = if case.then == Then::Reboot { 0 } else { case.variant };
+                    let who = victims[variant % victims.len()].clone();
                     let what = format!("{who:?} killed");
                     (Verdict::Kill(who), what)
                 }
@@ -113,7 +126,7 @@ impl Matrix {
                 }
             };
             hit = Some(format!("call {} ({} by {:?}): {what}", call.number, call.name, call.role));
-            if case.second {
+            if case.then == Then::Second {
                 // On a thread of its own: what is started on the tracer's is the tracer's to wait for.
                 let start = || bench.start(&["deallocate", "--all"]);
                 second = std::thread::scope(|threads| threads.spawn(start).join().ok());
@@ -122,19 +135,24 @@ impl Matrix {
             verdict
         });
         let second = second.map(e2e::Running::finish);
-        let Some(mut what) = hit else {
+        let Some(what) = hit else {
             // The run ended before; what it made goes.
             bench.fish(&["deallocate", "--all"]).code(0);
             return false;
         };
-        if case.second {
-            what.push_str(", second driver");
-        }
-        self.judge(&what, &traced.outcome, second.as_ref());
+        self.judge(&format!("{what}, {:?}", case.then), case.then, &traced.outcome, second.as_ref());
         true
     }
 
-    fn judge(&mut self, what: &str, outcome: &Outcome, second: Option<&Outcome>) {
+    /// `deallocate --all` by a new process, on a kernel that has started anew or on this one.
+    fn removal(&self, then: Then) -> Outcome {
+        if then != Then::Reboot {
+            return self.bench.fish(&["deallocate", "--all"]);
+        }
+        self.bench.after_a_reboot(&["deallocate", "--all"])
+    }
+
+    fn judge(&mut self, what: &str, then: Then, outcome: &Outcome, second: Option<&Outcome>) {
         self.tally.cases += 1;
         let mut wrong = String::new();
         let mut stuck = false;
@@ -151,7 +169,7 @@ impl Matrix {
                 let _ = write!(wrong, " it said {} but left {left:?};", outcome.code);
             }
         }
-        let mut last = self.bench.fish(&["deallocate", "--all"]);
+        let mut last = self.removal(then);
         if last.code == STUCK {
             stuck = true;
             last = self.bench.fish(&["audit", "--fix"]);
@@ -193,14 +211,16 @@ fn matrix(phase: Phase, fault: Fault, first: usize) {
     let mut call = if full { 0 } else { first };
     'calls: for turn in 0.. {
         for n in 0..variants {
-            let variant = if full { n } else { turn };
-            let seconds: &[bool] = match (fault, full) {
-                (Fault::Fail, _) => &[false],
-                (Fault::Kill, true) => &[false, true],
-                (Fault::Kill, false) => &[[false, false, true][turn % 3]],
+            // Who dies rotates more slowly than what follows, so that all of them meet.
+            let variant = if full { n } else { turn / 3 };
+            let all = [Then::Restart, Then::Second, Then::Reboot];
+            let thens = match (fault, full) {
+                (Fault::Fail, _) => &all[..1],
+                (Fault::Kill, true) => &all[..],
+                (Fault::Kill, false) => &all[turn % 3..=turn % 3],
             };
-            for second in seconds {
-                if !matrix.case(Case { call, variant, second: *second }) {
+            for then in thens {
+                if !matrix.case(Case { call, variant, then: *then }) {
                     break 'calls;
                 }
                 assert!(matrix.tally.wrong.len() < 10, "{:#?}", matrix.tally);

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::gauge::Gauge;
-use crate::node::{Node, Work};
+use crate::node::{self, Node, Work};
 use crate::say;
 
 /// Operations that a node does at the same time.
@@ -18,13 +18,23 @@ const BESIDE: usize = 8;
 /// Allocates so many, looks at all of them, takes them away.
 pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     let node = Node::new(Node::driver()?).await?;
+    let done = many(&node, count).await;
+    if done.is_err() {
+        node.abandon().await;
+    }
+    done
+}
+
+async fn many(node: &Node, count: usize) -> anyhow::Result<()> {
+    // The host's memory is shared by all of them; its disk is not.
+    let label = node.label(Work::Stays).replace(", disks: {ws: {size: 1}}", "");
     let before = Gauge::now()?;
     say(&format!("before: {before}"));
     let start = Instant::now();
     let turns = Arc::new(Semaphore::new(BESIDE));
     let mut tasks = JoinSet::new();
     for _ in 0..count {
-        let (driver, request, turns) = (Arc::clone(&node.driver), node.request(Work::Stays)?, Arc::clone(&turns));
+        let (driver, request, turns) = (Arc::clone(&node.driver), node::request(&label)?, Arc::clone(&turns));
         tasks.spawn(async move {
             let _turn = turns.acquire_owned().await;
             driver.allocate(request, Watch::quiet()).await

@@ -78,9 +78,15 @@ pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     while done < count {
         let node = Node::new(Arc::clone(&driver)).await?;
         for _ in 0..SLICE.min(count - done) {
-            round(&node, &mut dice, &mut tally).await.with_context(|| format!("round {done} of seed {seed}"))?;
+            let round = round(&node, &mut dice, &mut tally).await;
+            if round.is_err() {
+                node.abandon().await;
+            }
+            round.with_context(|| format!("round {done} of seed {seed}"))?;
             done += 1;
         }
+        // A start lets go of what nobody has any more.
+        node.prepare().await?;
         node.ensure_clean().await.with_context(|| format!("after {done} rounds of seed {seed}"))?;
         let now = Gauge::now()?;
         say(&format!(

@@ -39,12 +39,20 @@ async fn lives(node: &Node, count: usize) -> anyhow::Result<(Duration, Duration)
 /// Measures so many lives alone and beside the bad neighbour.
 pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     let node = Node::new(Node::driver()?).await?;
-    let alone = lives(&node, count).await?;
+    let done = compare(&node, count).await;
+    if done.is_err() {
+        node.abandon().await;
+    }
+    done
+}
+
+async fn compare(node: &Node, count: usize) -> anyhow::Result<()> {
+    let alone = lives(node, count).await?;
     let image = node.bench.image("greedy", &e2e::greedy());
     let label = e2e::label(&[node.bench.source(&image, None)], "{}");
     let greedy = node.driver.allocate(node::request(&label)?, Watch::quiet()).await?.identifier;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let beside = lives(&node, count).await?;
+    let beside = lives(node, count).await?;
     let start = Instant::now();
     ensure!(node.driver.deallocate(&greedy, Watch::quiet()).await?.audit.clean, "the greedy one left something");
     let removed = start.elapsed();

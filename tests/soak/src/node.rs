@@ -90,6 +90,13 @@ impl Node {
         label
     }
 
+    /// Removes whatever there is, after something went wrong: the next run is to find the host as it was.
+    pub(crate) async fn abandon(&self) {
+        for environment in self.driver.list().await.unwrap_or_default() {
+            drop(self.deallocate(&environment.identifier).await);
+        }
+    }
+
     /// The request for it.
     pub(crate) fn request(&self, work: Work) -> anyhow::Result<AllocateRequest> {
         request(&self.label(work))
