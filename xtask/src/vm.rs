@@ -217,7 +217,8 @@ fn executables(messages: &str) -> Vec<PathBuf> {
 /// What runs in the machine.
 fn script(suite: &str) -> String {
     format!(
-        "export FISH_NATIVE_BIN=/fish/fish-native RUST_BACKTRACE=1 HOME=/root FISH_MATRIX=25\n\
+        "cp /fish/fish-native* /usr/local/bin/\n\
+         export FISH_NATIVE_BIN=/usr/local/bin/fish-native RUST_BACKTRACE=1 HOME=/root FISH_MATRIX=25\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
          mkdir -p '{suite}/fixtures'\n\
          mount --bind /fish/fixtures '{suite}/fixtures'\n\

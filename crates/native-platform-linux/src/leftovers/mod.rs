@@ -11,6 +11,8 @@ mod table;
 use std::cell::OnceCell;
 use std::io;
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use native_config::EnvironmentId;
 
@@ -18,6 +20,9 @@ use crate::layout::Paths;
 use crate::places::Places;
 use crate::store::Record;
 use crate::{kill, proc, remove, sys};
+
+/// Somewhat longer than logind waits.
+const LOGIND: Duration = Duration::from_secs(20);
 
 pub(crate) use host::{parse_key_users, stale_locks};
 pub use table::{ROWS, Row, render};
@@ -124,5 +129,19 @@ pub(crate) fn clean(search: &Search<'_>) -> io::Result<()> {
             drop(found.remove(search));
         }
     }
+    if let Some(record) = search.record {
+        await_logind(record.uid);
+    }
     Ok(())
+}
+
+/// Waits until systemd-logind has removed the runtime directory of a user whose services had been told to linger: a
+/// mount of its own that goes ten seconds after the user's last process (logind.conf(5), `UserStopDelaySec`). Few ever
+/// have one; one that stays is the audit's to tell.
+fn await_logind(uid: u32) {
+    let dir = PathBuf::from(format!("/run/user/{uid}"));
+    let deadline = Instant::now() + LOGIND;
+    while dir.exists() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(50));
+    }
 }
