@@ -55,7 +55,7 @@ for place in ~ /tmp /dev/shm; do
     (while :; do cat /dev/zero >"$place/fill.$RANDOM" 2>/dev/null; done) &
 done
 for core in $(seq "$(nproc)"); do (while :; do :; done) & done
-(while :; do head -c 100000 /dev/zero | tr '\0' x; done) &
+yes "$(head -c 2000 /dev/zero | tr '\0' x)" &
 bomb() { bomb | bomb & }
 while :; do bomb 2>/dev/null; sleep 0.1; done
 "#,
