@@ -4,7 +4,7 @@
 //!
 //! 1. `intent` of every step of the plan is on disk before the platform is asked for the first effect, in one write; if
 //!    it can't be written, nothing is done. After a crash more steps are reverted than were made, which each of them
-//!    must bear anyway (ADR 4).
+//!    must bear anyway (ADR 5).
 //! 2. The session is finished (the platform keeps what it made) before the journal says `allocated`: a crash in
 //!    between reverts a whole environment, never adopts one that the platform is about to revert.
 //! 3. That everything may be half reverted is on disk before the first revert, in one write. Reverting goes on after an error, in reverse order, and a journal that can't be written does not stop it:
