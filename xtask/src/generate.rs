@@ -22,9 +22,10 @@ pub(crate) enum Mode {
 }
 
 /// A file below `docs/src/reference`, and what the program is asked for it.
-const PAGES: [(&str, [&str; 3]); 4] = [
+const PAGES: [(&str, [&str; 3]); 5] = [
     ("cli.md", ["man", "--markdown", "cli"]),
     ("exit-codes.md", ["man", "--markdown", "exit-codes"]),
+    ("privileged-commands.md", ["man", "--markdown", "privileged-commands"]),
     ("label.schema.json", ["check", "--schema", "label"]),
     ("config.schema.json", ["check", "--schema", "config"]),
 ];

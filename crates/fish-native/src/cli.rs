@@ -112,6 +112,8 @@ pub(crate) enum Command {
     /// The image cache
     #[command(subcommand)]
     Images(ImagesCommand),
+    /// The sudo rules that the service's user needs: print them, or check them
+    Sudoers(SudoersArgs),
     /// See the whole life of an environment with an example that is built in
     Demo,
     /// Print the completions for a shell
@@ -137,6 +139,56 @@ pub(crate) enum Page {
     Cli,
     /// Exit codes.
     ExitCodes,
+    /// The commands that are run on a host.
+    PrivilegedCommands,
+}
+
+/// Options of `sudoers`.
+#[derive(Debug, Args)]
+pub(crate) struct SudoersArgs {
+    /// How the rules are written [default: helper; regex with `privilege: sudo-commands`]
+    #[arg(long, value_enum, value_name = "STYLE")]
+    pub style: Option<SudoersStyle>,
+    /// The system that they are for [default: this one]
+    #[arg(long, value_enum, value_name = "PLATFORM")]
+    pub platform: Option<SudoersPlatform>,
+    /// The user that the driver runs as
+    #[arg(long, value_name = "NAME", default_value = "_aquarium-fish")]
+    pub user: String,
+    /// Ask sudo of this host about each command, and run none of them
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// How sudo rules are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SudoersStyle {
+    /// One rule for the root helper, without arguments
+    Helper,
+    /// One anchored expression for each command (sudo 1.9.10, macOS 14)
+    Regex,
+    /// The published rules and what is needed beyond them: as good as root
+    Wildcard,
+}
+
+impl From<SudoersStyle> for native_platform::render::Style {
+    fn from(style: SudoersStyle) -> Self {
+        match style {
+            SudoersStyle::Helper => Self::Helper,
+            SudoersStyle::Regex => Self::Regex,
+            SudoersStyle::Wildcard => Self::Wildcard,
+        }
+    }
+}
+
+/// The systems that there are rules for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SudoersPlatform {
+    /// Linux
+    Linux,
+    /// macOS
+    Macos,
 }
 
 /// A label, and what varies from run to run.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use native_config::{DriverConfig, EnvironmentId, InstanceName};
 use native_driver::{AllocateRequest, Driver, NativeDriver, PrepareOptions, Recovered};
-use native_helper::HelperPlatform;
+use native_helper::Host;
 use native_platform::Platform;
 
 use crate::cli::{AllocateArgs, Global};
@@ -17,6 +17,8 @@ use crate::watch::{Stop, watch};
 /// What every command starts from.
 #[derive(Debug)]
 pub(crate) struct Context {
+    /// What the driver works on.
+    pub host: Host,
     /// Standard output and standard error.
     pub printer: Printer,
     /// The signals.
@@ -31,7 +33,7 @@ impl Context {
     /// # Errors
     /// When the configuration is wrong or has no such instance.
     pub(crate) fn config(&self) -> Result<(InstanceName, DriverConfig), Failure> {
-        load::config(&self.printer, self.global.config.as_deref(), &self.global.instance)
+        load::config(self.host.target(), &self.printer, self.global.config.as_deref(), &self.global.instance)
     }
 
     /// The driver, prepared.
@@ -53,8 +55,8 @@ impl Context {
         config: &DriverConfig,
         options: PrepareOptions,
     ) -> Result<Arc<dyn Driver>, Failure> {
-        let platform = HelperPlatform::for_current_user().map_err(|e| Failure::of(&e))?;
-        self.driver_on(name, config, Arc::new(platform), options).await
+        let platform = native_helper::open(&self.host, config).map_err(|e| Failure::of(&e))?;
+        self.driver_on(name, config, platform, options).await
     }
 
     /// The driver of a configuration on a platform, prepared.
@@ -99,7 +101,7 @@ impl Context {
             Some(Err(error)) => return Err(Failure::usage("--lifetime").because_of(&error)),
         };
         let metadata = load::metadata(&self.printer, args.metadata_file.as_deref(), &args.metadata)?;
-        let label = load::label(&self.printer, &args.label.label)?;
+        let label = load::label(self.host.target(), &self.printer, &args.label.label)?;
         let definition = load::definition(&label, instance, args.label.definition)?;
         Ok(AllocateRequest { definition, metadata, label_metadata: label.metadata, lifetime })
     }

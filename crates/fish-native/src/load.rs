@@ -96,6 +96,7 @@ pub(crate) fn config_file(asked: Option<&Path>) -> Option<PathBuf> {
 /// # Errors
 /// When the file is wrong or has no such instance.
 pub(crate) fn config(
+    target: Target,
     printer: &Printer,
     asked: Option<&Path>,
     instance: &str,
@@ -112,7 +113,7 @@ pub(crate) fn config(
     let text = text(&path)?;
     let name = name(&path);
     let source = Source::new(&name, &text);
-    let node = accept("config", &source, native_config::parse_config(&source, Target::current()), printer)?;
+    let node = accept("config", &source, native_config::parse_config(&source, target), printer)?;
     let NodeConfig { mut instances } = node;
     let Some(config) = instances.remove(&instance) else {
         let known: Vec<_> = instances.keys().map(ToString::to_string).collect();
@@ -152,11 +153,11 @@ pub(crate) fn facts(path: &Path) -> FileFacts {
 ///
 /// # Errors
 /// When it is wrong.
-pub(crate) fn label(printer: &Printer, path: &Path) -> Result<Label, Failure> {
+pub(crate) fn label(target: Target, printer: &Printer, path: &Path) -> Result<Label, Failure> {
     let text = text(path)?;
     let name = name(path);
     let source = Source::new(&name, &text);
-    accept("label", &source, native_config::parse_label(&source, Target::current()), printer)
+    accept("label", &source, native_config::parse_label(&source, target), printer)
 }
 
 /// The definition to work with: the one that is asked for, else the first for this instance.

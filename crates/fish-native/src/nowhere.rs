@@ -30,6 +30,10 @@ impl Platform for Nowhere {
         PathBuf::new()
     }
 
+    fn sizes_homes(&self) -> bool {
+        true
+    }
+
     fn facts(&self) -> Result<HostFacts, StepError> {
         let cpus = thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
         let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();

@@ -1,6 +1,8 @@
 //! The types of the driver's configuration. Plain data; [`crate::parse_config`] makes it.
 
-use crate::{AccountKind, GroupName, InstanceName, Isolation, Lifetime, LimitsMode, Origin, ProxyUrl, ToolKey};
+use crate::{
+    AccountKind, GroupName, InstanceName, Isolation, Lifetime, LimitsMode, Origin, Privilege, ProxyUrl, ToolKey,
+};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,21 +20,6 @@ impl Default for NodeConfig {
     fn default() -> Self {
         Self { instances: BTreeMap::from([(InstanceName::default(), DriverConfig::default())]) }
     }
-}
-
-/// How the driver gets its rights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Privilege {
-    /// Root if the driver is root, else the helper.
-    #[default]
-    Auto,
-    /// The driver must be root.
-    Root,
-    /// The helper through sudo or doas.
-    Helper,
-    /// Each privileged command by itself through `sudo -n` (macOS).
-    SudoCommands,
 }
 
 /// How multitenancy counts.

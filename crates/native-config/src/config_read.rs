@@ -1,7 +1,8 @@
 //! From the tree of a file to a [`NodeConfig`]: a whole Fish node config of either generation, or the driver's own
 //! mapping alone.
 
-use crate::problem::{Checked, Severity, Source, Target};
+use crate::Target;
+use crate::problem::{Checked, Severity, Source};
 use crate::reader::{Field, Fields, Known, Reader, join, nearest};
 use crate::tree::{self, Node, Pos, Yaml};
 use crate::{DriverConfig, InstanceName, NodeConfig, ToolKey};

@@ -1,12 +1,12 @@
 //! The driver's own mapping: every key of one instance.
 
-use crate::config::{DriverConfig, Privilege, Tenancy};
+use crate::config::{DriverConfig, Tenancy};
 use crate::config_read::ConfigReader;
 use crate::modes::{AccountKind, Isolation, LimitsMode};
-use crate::problem::Target;
 use crate::reader::{Field, Fields, Known};
 use crate::tree::Yaml;
 use crate::{GroupName, Lifetime, ToolKey};
+use crate::{Privilege, Target};
 use bytesize::ByteSize;
 use secrecy::SecretString;
 use std::path::PathBuf;

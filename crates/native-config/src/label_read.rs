@@ -1,6 +1,7 @@
 //! From the tree of a file to a [`Label`]: both generations, with every problem on the way.
 
-use crate::problem::{Checked, Source, Target};
+use crate::Target;
+use crate::problem::{Checked, Source};
 use crate::reader::{Field, Fields, Known, Reader};
 use crate::tree::{self, Node, Pos, Yaml};
 use crate::{Definition, DiskName, GroupName, Label, Metadata, MetadataError, Template, TemplateContext};

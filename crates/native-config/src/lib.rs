@@ -58,7 +58,7 @@ mod modes;
 mod names;
 
 pub use groups::GroupStanding;
-pub use modes::{AccountKind, Isolation, LimitsMode};
+pub use modes::{AccountKind, Isolation, LimitsMode, Privilege, Target};
 pub use names::{DiskName, EnvironmentId, GroupName, ImageName, ImageVersion, InstanceName, NameError};
 
 #[cfg(feature = "files")]
@@ -107,7 +107,7 @@ mod tree;
 #[cfg(feature = "files")]
 pub use self::{
     checksum::{Checksum, ChecksumError, SumAlgo},
-    config::{AlterError, DriverConfig, NodeConfig, Privilege, Tenancy},
+    config::{AlterError, DriverConfig, NodeConfig, Tenancy},
     config_read::parse_config,
     duration::{DurationError, Lifetime, parse_fish_duration, parse_go_duration, parse_length},
     image_name::{ImageNameError, image_name, image_version},
@@ -116,7 +116,7 @@ pub use self::{
     metadata::{Metadata, MetadataError, environment},
     origin::{Origin, OriginError, ProxyUrl},
     pattern::{NodePattern, PatternError, path_match},
-    problem::{Checked, Problem, Problems, Severity, Source, Target},
+    problem::{Checked, Problem, Problems, Severity, Source},
     schema::{json_schema_config, json_schema_label},
     sniff::{Kind, sniff},
     template::{Template, TemplateContext, TemplateError},

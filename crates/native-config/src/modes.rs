@@ -37,3 +37,35 @@ pub enum LimitsMode {
     /// Not set.
     Off,
 }
+
+/// The platform that the file is checked for: what has no effect there is a warning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// A Linux host.
+    Linux,
+    /// A macOS host.
+    Macos,
+}
+
+impl Target {
+    /// The platform that this library was compiled for; anything that is not macOS counts as Linux.
+    pub const fn current() -> Self {
+        if cfg!(target_os = "macos") { Self::Macos } else { Self::Linux }
+    }
+}
+
+/// How the driver gets its rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Privilege {
+    /// Root if the driver is root, else the helper.
+    #[default]
+    Auto,
+    /// The driver must be root.
+    Root,
+    /// The helper through sudo or doas.
+    Helper,
+    /// Each privileged command by itself through `sudo -n` (macOS).
+    SudoCommands,
+}

@@ -19,23 +19,6 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The platform that the file is checked for: what has no effect there is a warning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Target {
-    /// A Linux host.
-    Linux,
-    /// A macOS host.
-    Macos,
-}
-
-impl Target {
-    /// The platform that this library was compiled for; anything that is not macOS counts as Linux.
-    pub const fn current() -> Self {
-        if cfg!(target_os = "macos") { Self::Macos } else { Self::Linux }
-    }
-}
-
 /// Whether a problem stops the file from being used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]

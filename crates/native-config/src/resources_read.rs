@@ -1,7 +1,7 @@
 //! The `resources` of a definition, with its disks.
 
+use crate::Target;
 use crate::label_read::LabelReader;
-use crate::problem::Target;
 use crate::reader::{Field, Fields, Known};
 use crate::tree::Yaml;
 use crate::{Disk, DiskKind, DiskName, Lifetime, NodePattern, Resources};

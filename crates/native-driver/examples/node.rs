@@ -14,13 +14,8 @@ use std::sync::Arc;
 
 use native_config::{DriverConfig, Label, Source, Target, parse_label};
 use native_driver::{AllocateRequest, Driver, NativeDriver, NodeUsage, ObserveError, PrepareOptions, Progress, Watch};
-use native_platform::Platform;
+use native_helper::Host;
 use tokio_util::sync::CancellationToken;
-
-/// The host that environments are made on.
-fn platform() -> Result<Arc<dyn Platform>, native_platform::StepError> {
-    Ok(Arc::new(native_helper::HelperPlatform::for_current_user()?))
-}
 
 /// The life of one environment.
 async fn serve(
@@ -60,12 +55,16 @@ async fn serve(
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     // This very program may have been started as its own helper.
-    if native_helper::is_helper_call() {
-        return Ok(ExitCode::from(native_helper::run_as_helper()));
+    let (host, args) = (Host::current(), std::env::args_os().skip(1).collect::<Vec<_>>());
+    if let Some(code) = native_helper::hidden_entry(&host, &args) {
+        return Ok(code);
     }
+    let config = DriverConfig::default();
+    // With the rights that the configuration asks for.
+    let platform = native_helper::open(&host, &config)?;
     tokio::runtime::Runtime::new()?.block_on(async {
-        let driver: Arc<dyn Driver> = Arc::new(NativeDriver::new("native".parse()?, platform()?));
-        driver.prepare(&DriverConfig::default(), PrepareOptions::NODE, Watch::quiet()).await?;
+        let driver: Arc<dyn Driver> = Arc::new(NativeDriver::new("native".parse()?, platform));
+        driver.prepare(&config, PrepareOptions::NODE, Watch::quiet()).await?;
         let stop = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
         for path in std::env::args().skip(1) {

@@ -149,6 +149,7 @@ impl Node {
             id: id.clone(),
             home: self.platform.home(id),
             disks: disks.map(|d| (d.clone(), self.platform.disk(id, d))).collect(),
+            sizes_homes: self.platform.sizes_homes(),
             free_bytes: self.store.free_bytes()?,
             clone_bytes: Self::clone_bytes(definition),
         })

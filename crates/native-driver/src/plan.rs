@@ -30,6 +30,8 @@ pub(crate) struct Layout {
     pub(crate) id: EnvironmentId,
     pub(crate) home: PathBuf,
     pub(crate) disks: BTreeMap<DiskName, PathBuf>,
+    /// Whether the home and the temporary directory have a file system of their own also without a chosen size.
+    pub(crate) sizes_homes: bool,
     /// Free space of the workspace: thin volumes without a size are not made larger.
     pub(crate) free_bytes: u64,
     /// Sizes of what disks are cloned from, for disks that leave their own to it.
@@ -170,17 +172,18 @@ pub(crate) fn plan(request: &AllocateRequest, config: &DriverConfig, layout: &La
 
 fn volumes(definition: &Definition, config: &DriverConfig, layout: &Layout) -> Vec<VolumeStep> {
     let thin = |chosen: Option<u64>, usual: u64| chosen.unwrap_or(usual.min(layout.free_bytes)).max(LEAST);
-    let plain = |volume, bytes| VolumeStep {
+    let plain = |volume, chosen: Option<u64>, usual| VolumeStep {
         volume,
-        backing: Backing::Sized { bytes, fs: None },
+        backing: match chosen {
+            None if !layout.sizes_homes => Backing::Dir,
+            chosen => Backing::Sized { bytes: thin(chosen, usual), fs: None },
+        },
         label: None,
         reuse: false,
         clone_from: None,
     };
-    let mut volumes = vec![
-        plain(VolumeName::Home, thin(config.home_size, HOME)),
-        plain(VolumeName::Temp, thin(config.tmp_size, TEMP)),
-    ];
+    let mut volumes =
+        vec![plain(VolumeName::Home, config.home_size, HOME), plain(VolumeName::Temp, config.tmp_size, TEMP)];
     for (name, disk) in &definition.resources.disks {
         let bytes = match disk.size_gb {
             0 => layout.clone_bytes.get(name).copied().unwrap_or(0),

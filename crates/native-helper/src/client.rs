@@ -8,26 +8,48 @@ use std::thread;
 use std::time::Duration;
 
 use native_config::{DiskName, EnvironmentId};
-use native_platform::runner::find_tool;
 use native_platform::{
     Check, Connection, Enter, EnterIo, ErrorKind, HostFacts, Invocation, Leak, Observation, Platform, Presence,
     Receipt, Runner, Scope, Session, Step, StepError, StepKind, SystemRunner,
 };
-use native_platform_linux::{LinuxPlatform, Paths};
 use serde::de::DeserializeOwned;
 
+use crate::host::Host;
+#[cfg(feature = "driver")]
+use crate::host::{HELPER_ARGUMENT, Settings};
 use crate::protocol::{Answer, Request, milliseconds, receive, send};
-use crate::serve::HELPER_ARGUMENT;
 
-/// Where the stand-alone helper is installed.
-const INSTALLED: &str = "/usr/libexec/fish-native-helper";
+/// The platform of a host, with the rights that the configuration asks for: this program as root's helper, the
+/// installed helper through sudo, or (on a Mac) each command by itself through sudo.
+///
+/// # Errors
+/// When the rights are not to be had, with how to get them.
+#[cfg(feature = "driver")]
+pub fn open(host: &Host, config: &native_config::DriverConfig) -> Result<Arc<dyn Platform>, StepError> {
+    use native_config::Privilege;
+    let (settings, is_root) = (Settings::from(config), nix::unistd::geteuid().is_root());
+    Ok(match config.privilege {
+        Privilege::Auto | Privilege::Root if is_root => Arc::new(HelperPlatform::as_child(host, &settings)?),
+        Privilege::Root => {
+            return Err(unreachable_helper("the configuration has `privilege: root`, and this is not root")
+                .hint("run it as root (sudo fish-native ...), or set `privilege: helper`"));
+        }
+        Privilege::Auto | Privilege::Helper => Arc::new(HelperPlatform::through_sudo(host, &settings)?),
+        Privilege::SudoCommands if host.table().helper_only.is_none() => host.by_sudo(&settings)?,
+        Privilege::SudoCommands => {
+            return Err(
+                unreachable_helper("`privilege: sudo-commands` exists on macOS only").hint("set `privilege: helper`")
+            );
+        }
+    })
+}
 
 /// A host whose steps are executed by a helper.
 pub struct HelperPlatform {
     runner: Arc<dyn Runner>,
     program: PathBuf,
     args: Vec<String>,
-    paths: Paths,
+    host: Host,
 }
 
 impl std::fmt::Debug for HelperPlatform {
@@ -39,54 +61,40 @@ impl std::fmt::Debug for HelperPlatform {
     }
 }
 
-fn unreachable_helper(what: impl std::fmt::Display) -> StepError {
+pub(crate) fn unreachable_helper(what: impl std::fmt::Display) -> StepError {
     StepError::new(StepKind::Platform, ErrorKind::NotReady, format!("talk to the root helper: {what}"))
 }
 
 impl HelperPlatform {
-    /// The helper that fits the user who runs this program: for root this program itself as a child (its `main`
-    /// must begin with [`crate::is_helper_call`]), for others the installed helper through `sudo -n`.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn for_current_user() -> Result<Self, StepError> {
-        if nix::unistd::geteuid().is_root() { Self::as_child() } else { Self::through_sudo() }
-    }
-
+    #[cfg(feature = "driver")]
     /// This program as a child process. To be called as root.
-    ///
-    /// # Errors
-    /// When the program can't tell where it is.
-    pub fn as_child() -> Result<Self, StepError> {
-        let program = std::env::current_exe().map_err(|e| unreachable_helper(format!("find this program: {e}")))?;
-        // Through /proc, so that an update that replaces the file does not mix two versions.
-        let running = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
-        let program = if running.exists() { running } else { program };
-        Ok(Self::new(program, vec![HELPER_ARGUMENT.to_owned()]))
+    fn as_child(host: &Host, settings: &Settings) -> Result<Self, StepError> {
+        let mut args = host.again().map_err(|e| unreachable_helper(format!("find this program: {e}")))?;
+        let program = PathBuf::from(args.remove(0));
+        args.push(HELPER_ARGUMENT.to_owned());
+        args.push(serde_json::to_string(settings).map_err(unreachable_helper)?);
+        Ok(Self::new(program, args, host.clone()))
     }
 
+    #[cfg(feature = "driver")]
     /// The installed helper, by the one rule in sudoers.
-    ///
-    /// # Errors
-    /// When sudo or the helper is not installed.
-    pub fn through_sudo() -> Result<Self, StepError> {
-        let helper = PathBuf::from(INSTALLED);
+    fn through_sudo(host: &Host, settings: &Settings) -> Result<Self, StepError> {
+        let helper = host.helper();
         if !helper.exists() {
-            return Err(unreachable_helper(format!("not root, and there is no {INSTALLED}"))
+            return Err(unreachable_helper(format!("not root, and there is no {}", helper.display()))
                 .hint("run it as root (sudo fish-native ...), or install fish-native-helper and its sudo rule"));
         }
-        let sudo = find_tool("sudo")
-            .ok_or_else(|| unreachable_helper("sudo is not installed").hint("apt-get install sudo"))?;
-        Ok(Self::new(sudo, vec!["-n".to_owned(), INSTALLED.to_owned()]))
+        let args = vec!["-n".to_owned(), helper.display().to_string()];
+        Ok(Self::new(host.sudo(settings)?, args, host.clone()))
     }
 
     /// A helper at this path, started without sudo: for tests, and for root with a helper of its own.
     pub fn at(program: PathBuf) -> Self {
-        Self::new(program, Vec::new())
+        Self::new(program, Vec::new(), Host::current())
     }
 
-    fn new(program: PathBuf, args: Vec<String>) -> Self {
-        Self { runner: Arc::new(SystemRunner::real()), program, args, paths: Paths::default() }
+    fn new(program: PathBuf, args: Vec<String>, host: Host) -> Self {
+        Self { runner: Arc::new(SystemRunner::real()), program, args, host }
     }
 
     fn connect(&self) -> Result<HelperSession, StepError> {
@@ -112,20 +120,24 @@ impl HelperPlatform {
 
 impl Platform for HelperPlatform {
     fn name(&self) -> &'static str {
-        "linux"
+        self.host.name()
     }
 
     fn home(&self, id: &EnvironmentId) -> PathBuf {
-        self.paths.home(id)
+        self.host.home(id)
     }
 
     fn disk(&self, id: &EnvironmentId, disk: &DiskName) -> PathBuf {
-        self.paths.disk(id, disk)
+        self.host.disk(id, disk)
+    }
+
+    fn sizes_homes(&self) -> bool {
+        self.host.sizes_homes()
     }
 
     fn facts(&self) -> Result<HostFacts, StepError> {
-        // Every answer about capacity begins here, and nobody has to be root for it.
-        LinuxPlatform::new(self.paths.clone(), Arc::clone(&self.runner), 0).facts()
+        // Every answer about capacity begins here: no helper where nobody has to be root for it.
+        self.host.facts().unwrap_or_else(|| self.ask(&Request::Facts {}))
     }
 
     fn checks(&self) -> Result<Vec<Check>, StepError> {

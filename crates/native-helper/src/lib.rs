@@ -9,22 +9,26 @@
 //! arguments.
 //!
 //! ```no_run
-//! use native_helper::HelperPlatform;
-//! use native_platform::Platform;
+//! use native_config::DriverConfig;
+//! use native_helper::{Host, hidden_entry};
 //!
 //! // First thing in `main`: this very program may have been started as its own helper.
-//! if native_helper::is_helper_call() {
-//!     std::process::ExitCode::from(native_helper::run_as_helper());
+//! let (host, args) = (Host::current(), std::env::args_os().skip(1).collect::<Vec<_>>());
+//! if hidden_entry(&host, &args).is_none() {
+//!     let platform = native_helper::open(&host, &DriverConfig::default())?;
+//!     println!("{} CPUs", platform.facts()?.cpus);
 //! }
-//! let platform = HelperPlatform::for_current_user()?;
-//! println!("{} CPUs", platform.facts()?.cpus);
 //! # Ok::<(), native_platform::StepError>(())
 //! ```
 
 mod client;
+mod host;
 mod protocol;
 mod rules;
 mod serve;
 
 pub use client::HelperPlatform;
-pub use serve::{HELPER_ARGUMENT, is_helper_call, run_as_helper};
+#[cfg(feature = "driver")]
+pub use client::open;
+pub use host::{Host, Settings, table};
+pub use serve::{hidden_entry, stand_alone};

@@ -1,49 +1,60 @@
 //! The root side: reads requests, executes them, answers.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::path::Path;
-use std::sync::Arc;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use native_platform::{EnterIo, ErrorKind, Platform, Receipt, Scope, Session, Step, StepError, StepKind, SystemRunner};
-use native_platform_linux::{LinuxPlatform, Paths};
+use native_platform::{EnterIo, ErrorKind, Platform, Receipt, Scope, Session, Step, StepError, StepKind};
 use serde::Serialize;
 
+use crate::host::{self, HELPER_ARGUMENT, Host, KEEPER_ARGUMENT, Settings};
 use crate::protocol::{Answer, Request, receive, send};
-use crate::rules::{RULES, Rules};
+use crate::rules::Rules;
 
-/// The argument by which `fish-native` starts itself as its own helper, where it is root already.
-pub const HELPER_ARGUMENT: &str = "__helper";
-
-/// Whether this program was started as a helper. To be asked first of all in `main`, while there is one thread.
-pub fn is_helper_call() -> bool {
-    let mut arguments = std::env::args_os().skip(1);
-    arguments.next().as_deref() == Some(OsStr::new(HELPER_ARGUMENT)) && arguments.next().is_none()
-}
-
-/// Serves one operation from standard input and returns the exit code.
-pub fn run_as_helper() -> u8 {
-    let caller = caller();
-    if let Err(e) = native_platform_linux::unload() {
-        let error = StepError::failed(StepKind::Platform, format!("let go of what the caller handed down: {e}"));
-        return u8::from(send(&mut io::stdout(), &Answer::Failed { error }).is_err()).max(1);
-    }
-    let platform = LinuxPlatform::new(Paths::default(), Arc::new(SystemRunner::real()), caller);
-    // Root may ask for everything; for others it is written down.
-    let rules = (caller != 0).then(|| Rules::load(Path::new(RULES)));
-    let guard = Guard { rules, caller };
-    match serve(&platform, &guard, &mut next_request, &mut io::stdout()) {
-        Ok(()) => 0,
-        Err(_) => 1,
+/// What a program of ours does that was started by itself: as root's helper, or as the process beside a workload.
+/// `args` come after the program's name. `None`: it was started by a person. To be asked first of all in `main`,
+/// while there is one thread.
+pub fn hidden_entry(host: &Host, args: &[OsString]) -> Option<ExitCode> {
+    let args: Vec<&str> = args.iter().map(|a| a.to_str().unwrap_or_default()).collect();
+    match args[..] {
+        [HELPER_ARGUMENT, settings] => Some(serde_json::from_str(settings).map_or(ExitCode::FAILURE, |settings| {
+            // Whoever may start it so is who it acts for: no right is gained by it.
+            help(host, nix::unistd::getuid().as_raw(), Some(settings))
+        })),
+        [KEEPER_ARGUMENT, mode] => Some(host::keeper(mode)),
+        _ => None,
     }
 }
 
-/// On whose behalf root acts: who called sudo, or root itself.
-fn caller() -> u32 {
+/// The stand-alone helper: serves one operation from standard input. It takes no arguments.
+pub fn stand_alone(host: &Host) -> ExitCode {
     let by_sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
-    // Without sudo, the variable is whatever the caller likes: only a process that gained root may believe it.
-    by_sudo.filter(|_| std::env::args_os().len() == 1).unwrap_or_else(|| nix::unistd::getuid().as_raw())
+    help(host, by_sudo.unwrap_or_else(|| nix::unistd::getuid().as_raw()), None)
+}
+
+fn help(host: &Host, caller: u32, settings: Option<Settings>) -> ExitCode {
+    if let Err(e) = host::unload() {
+        let error = StepError::failed(StepKind::Platform, format!("let go of what the caller handed down: {e}"));
+        drop(send(&mut io::stdout(), &Answer::Failed { error }));
+        return ExitCode::FAILURE;
+    }
+    // Root may ask for everything; for others it is written down.
+    let rules = (caller != 0).then(|| Rules::load(&host.rules()));
+    let by_root = || rules.as_ref().and_then(|r| r.as_ref().ok()).map(Settings::from);
+    let settings = settings.or_else(by_root).unwrap_or_default();
+    let platform = match host.as_root(&settings, caller) {
+        Ok(platform) => platform,
+        Err(error) => {
+            drop(send(&mut io::stdout(), &Answer::Failed { error }));
+            return ExitCode::FAILURE;
+        }
+    };
+    let guard = Guard { rules, caller };
+    match serve(platform.as_ref(), &guard, &mut next_request, &mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 fn answer<T: Serialize>(to: &mut impl Write, result: Result<T, StepError>) -> io::Result<()> {

@@ -50,7 +50,7 @@ type Failure = (PathBuf, io::Error);
 struct Over<'a> {
     root: &'a OwnedFd,
     /// Where the first name of a file with several was put.
-    links: HashMap<(u64, u64), PathBuf>,
+    links: HashMap<(i128, u64), PathBuf>,
     placed: &'a mut Placed,
     buffer: Vec<u8>,
 }
@@ -104,7 +104,8 @@ impl Over<'_> {
     }
 
     fn file(&mut self, from: &OwnedFd, to: &OwnedFd, name: &[u8], stat: &Stat, path: &Path) -> io::Result<()> {
-        let identity = (stat.st_dev, stat.st_ino);
+        // Device numbers are of another type on each system.
+        let identity = (i128::from(stat.st_dev), stat.st_ino);
         if stat.st_nlink > 1
             && let Some(first) = self.links.get(&identity)
         {

@@ -81,6 +81,10 @@ impl Platform for FakePlatform {
         format!("/home/{id}/disks/{disk}").into()
     }
 
+    fn sizes_homes(&self) -> bool {
+        true
+    }
+
     fn facts(&self) -> Result<HostFacts, StepError> {
         let unknown = || StepError::failed(StepKind::Platform, "the host does not say what it has");
         self.call("facts", StepKind::Platform, None, String::new(), |inner, _| inner.facts.clone().ok_or_else(unknown))

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use native_config::{AccountKind, EnvironmentId, GroupName, GroupStanding};
+use native_platform::command::{CommandSpec, Means};
 use native_platform::{AccountStep, Ended, ErrorKind, Presence, StepError, StepKind};
 use nix::unistd::{Group, Uid, User};
 
@@ -16,10 +17,6 @@ use crate::kill;
 use crate::store::{Record, Store};
 
 const STEP: StepKind = StepKind::Account;
-/// How long another program may hold the lock of the user database before we give up.
-const DATABASE_LOCK: Duration = Duration::from_secs(30);
-/// `userdel`: the user still has processes.
-const USER_BUSY: i32 = 8;
 
 fn failed(what: impl Into<String>) -> StepError {
     StepError::failed(STEP, what)
@@ -94,12 +91,12 @@ pub(crate) fn create(
     let home = home.to_string_lossy();
     let names: Vec<_> = step.groups.iter().map(AsRef::as_ref).collect();
     if names.is_empty() {
-        let values = [&*min, &*max, &*min, &*max, &*home, &*uid, id.as_ref()];
-        database(store, || tools.run(STEP, &USER_ADD, &values))?;
+        let values = [&*min, &*max, &*home, &*uid, &*min, &*max, id.as_ref()];
+        database(store, &USER_ADD, || tools.run(STEP, &USER_ADD, &values))?;
     } else {
         let joined = names.join(",");
         let values = [&*min, &*max, &*home, &*uid, &*gid, &*joined, id.as_ref()];
-        database(store, || tools.run(STEP, &USER_ADD_GROUPS, &values))?;
+        database(store, &USER_ADD_GROUPS, || tools.run(STEP, &USER_ADD_GROUPS, &values))?;
     }
     // Exit codes are not believed: the record must be there and be the one that was asked for.
     match user(id.as_ref())? {
@@ -119,7 +116,7 @@ pub(crate) fn delete(tools: &Tools, store: &Store, record: &Record, home: &Path)
     if record.real && user(id.as_ref())?.is_some() {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            let output = database(store, || tools.run(STEP, &USER_DELETE, &[id.as_ref()]));
+            let output = database(store, &USER_DELETE, || tools.run(STEP, &USER_DELETE, &[id.as_ref()]));
             match output {
                 Ok(()) => break,
                 Err(e) if e.kind == ErrorKind::Stuck && Instant::now() < deadline => kill::sweep(record.uid)?,
@@ -145,22 +142,24 @@ pub(crate) fn delete(tools: &Tools, store: &Store, record: &Record, home: &Path)
 /// the database's own lock.
 fn database(
     store: &Store,
+    spec: &CommandSpec,
     mut run: impl FnMut() -> Result<native_platform::Output, StepError>,
 ) -> Result<(), StepError> {
     let _lock = store.lock("accounts").map_err(|e| e.of_step(STEP))?;
-    let deadline = Instant::now() + DATABASE_LOCK;
+    let mut left = spec.retry.times;
     loop {
         let output = run()?;
-        match output.ended {
-            Ended::Code(0) => return Ok(()),
-            Ended::Code(USER_BUSY) => return Err(StepError::stuck(STEP, output.stderr.trim())),
-            _ if output.stderr.contains("cannot lock") && Instant::now() < deadline => {
-                // The lock files tell nobody when they go: there is nothing to wait for but time.
-                thread::sleep(Duration::from_millis(20));
+        let ended = output.ended;
+        match spec.meaning(&output) {
+            None if ended == Ended::Code(0) => return Ok(()),
+            Some(Means::Busy) => return Err(StepError::stuck(STEP, output.stderr.trim())),
+            Some(Means::Again) if left > 0 => {
+                left -= 1;
+                thread::sleep(Duration::from_millis(u64::from(spec.retry.pause_ms)));
             }
-            ended => {
+            means => {
                 let error = failed(format!("the user database was not changed ({ended}): {}", output.stderr.trim()));
-                return Err(if output.stderr.contains("cannot lock") {
+                return Err(if means == Some(Means::Again) {
                     error.hint(
                         "see which process /etc/passwd.lock names; if that one does not change users, remove the file",
                     )

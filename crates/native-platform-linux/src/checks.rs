@@ -8,7 +8,7 @@ use native_platform::{Check, HostFacts, StepError, StepKind};
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::cgroup::Trees;
-use crate::commands::package_of;
+use crate::commands::{OPTIONAL, TABLE, package_of};
 use crate::layout::Paths;
 use crate::leftovers;
 use crate::store::Store;
@@ -33,7 +33,7 @@ fn check(id: &str, problem: Result<String, (String, String)>) -> Check {
 /// Everything that steps need.
 pub(crate) fn all(paths: &Paths) -> Vec<Check> {
     let mut checks = vec![root()];
-    checks.extend(["useradd", "userdel", "mkfs.ext4"].map(tool));
+    checks.extend(TABLE.tools().into_iter().filter(|t| !OPTIONAL.contains(t)).map(tool));
     checks.push(kernel());
     checks.push(loops());
     checks.push(cgroups());

@@ -4,77 +4,90 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use native_platform::command::{CommandSpec, Part, Slot};
+use native_platform::command::{Arg, CommandSpec, Means, Outcome, Piece, Retry, Site, Slot, Table};
 use native_platform::runner::find_tool;
-use native_platform::{ErrorKind, Invocation, Output, Runner, StepError, StepKind};
+use native_platform::{Ended, ErrorKind, Invocation, Output, Runner, StepError, StepKind};
 
-use Part::{Slot as S, Text as T};
+use Piece::{Slot as S, Text as T};
 
-/// Creates a user with a group of its own. No sub-uids (64 Ki of them for each user would run out, and their
+const DATABASE: &str = "the user database is root's";
+
+const fn code(code: i32, text: &'static str, means: Means, source: &'static str) -> Outcome {
+    Outcome { ending: Ended::Code(code), text, means, source }
+}
+
+/// Another program changes the user database at this moment.
+const LOCKED: [Outcome; 2] = [
+    code(1, "cannot lock", Means::Again, "shadow lib/commonio.c: /etc/passwd.lock is held"),
+    code(10, "cannot lock", Means::Again, "shadow lib/commonio.c: /etc/group.lock is held"),
+];
+
+/// The lock files tell nobody when they go: there is nothing to wait for but time.
+const DATABASE_RETRY: Retry = Retry { times: 1500, pause_ms: 20 };
+
+/// One word that is always the same, as one argument.
+macro_rules! texts {
+    ($($text:literal),* $(,)?) => { &[$(&[T($text)]),*] };
+}
+
+/// What both forms of `useradd` have. No sub-uids (64 Ki of them for each user would run out, and their
 /// processes would escape a search by uid), no lastlog entry (a sparse file of 292 bytes times the uid).
+const USER_ADD_HEAD: &[Arg] = &[
+    &[T("--no-create-home")],
+    &[T("--no-log-init")],
+    &[T("--shell")],
+    &[T("/usr/sbin/nologin")],
+    &[T("--comment")],
+    &[T("fish-native environment")],
+    &[T("-K")],
+    &[T("SUB_UID_COUNT=0")],
+    &[T("-K")],
+    &[T("SUB_GID_COUNT=0")],
+    &[T("-K")],
+    &[T("UID_MIN="), S(Slot::Number)],
+    &[T("-K")],
+    &[T("UID_MAX="), S(Slot::Number)],
+    &[T("--home-dir")],
+    &[S(Slot::Path)],
+    &[T("--uid")],
+    &[S(Slot::Number)],
+];
+
+/// Creates a user with a group of its own.
 pub const USER_ADD: CommandSpec = CommandSpec {
     id: "user-add",
     tool: "useradd",
-    args: &[
-        T("--no-create-home"),
-        T("--no-log-init"),
-        T("--shell"),
-        T("/usr/sbin/nologin"),
-        T("--comment"),
-        T("fish-native environment"),
-        T("-K"),
-        T("SUB_UID_COUNT=0"),
-        T("-K"),
-        T("SUB_GID_COUNT=0"),
-        T("-K"),
-        S("UID_MIN=", Slot::Number),
-        T("-K"),
-        S("UID_MAX=", Slot::Number),
-        T("-K"),
-        S("GID_MIN=", Slot::Number),
-        T("-K"),
-        S("GID_MAX=", Slot::Number),
-        T("--home-dir"),
-        S("", Slot::Path),
-        T("--uid"),
-        S("", Slot::Number),
-        T("--user-group"),
-        S("", Slot::User),
+    args: USER_ADD_HEAD,
+    tail: &[
+        &[T("-K")],
+        &[T("GID_MIN="), S(Slot::Number)],
+        &[T("-K")],
+        &[T("GID_MAX="), S(Slot::Number)],
+        &[T("--user-group")],
+        &[S(Slot::User)],
     ],
-    why_root: "the user database is root's",
+    what: "create the account with a group of its own; the uid comes from our range and was never used before",
+    why_root: DATABASE,
+    outcomes: &LOCKED,
+    retry: DATABASE_RETRY,
+    limit_s: 120,
+    undo: Some("user-delete"),
+    ..CommandSpec::PLAIN
 };
 
 /// Creates a user whose groups are those of the label.
 pub const USER_ADD_GROUPS: CommandSpec = CommandSpec {
     id: "user-add-groups",
-    tool: "useradd",
-    args: &[
-        T("--no-create-home"),
-        T("--no-log-init"),
-        T("--shell"),
-        T("/usr/sbin/nologin"),
-        T("--comment"),
-        T("fish-native environment"),
-        T("-K"),
-        T("SUB_UID_COUNT=0"),
-        T("-K"),
-        T("SUB_GID_COUNT=0"),
-        T("-K"),
-        S("UID_MIN=", Slot::Number),
-        T("-K"),
-        S("UID_MAX=", Slot::Number),
-        T("--home-dir"),
-        S("", Slot::Path),
-        T("--uid"),
-        S("", Slot::Number),
-        T("--no-user-group"),
-        T("--gid"),
-        S("", Slot::Number),
-        T("--groups"),
-        S("", Slot::Groups),
-        S("", Slot::User),
+    tail: &[
+        &[T("--no-user-group")],
+        &[T("--gid")],
+        &[S(Slot::Number)],
+        &[T("--groups")],
+        &[S(Slot::Groups)],
+        &[S(Slot::User)],
     ],
-    why_root: "the user database is root's",
+    what: "create the account with the label's groups, the first of them primary",
+    ..USER_ADD
 };
 
 /// Removes a user. Never with `-r` or `-f`: those remove what they find at the home's path, whosever it is
@@ -82,8 +95,13 @@ pub const USER_ADD_GROUPS: CommandSpec = CommandSpec {
 pub const USER_DELETE: CommandSpec = CommandSpec {
     id: "user-delete",
     tool: "userdel",
-    args: &[S("", Slot::User)],
-    why_root: "the user database is root's",
+    args: &[&[S(Slot::User)]],
+    what: "remove the account; never with what it finds at the home's path",
+    why_root: DATABASE,
+    outcomes: &[LOCKED[0], LOCKED[1], code(8, "", Means::Busy, "userdel(8): a process of the user still runs")],
+    retry: DATABASE_RETRY,
+    limit_s: 120,
+    ..CommandSpec::PLAIN
 };
 
 /// Makes an ext4 file system. `^resize_inode` saves 4 MB of writes, the lazy options leave the rest to the
@@ -92,43 +110,61 @@ pub const MAKE_EXT4: CommandSpec = CommandSpec {
     id: "make-ext4",
     tool: "mkfs.ext4",
     args: &[
-        T("-F"),
-        T("-q"),
-        T("-b"),
-        T("4096"),
-        T("-m"),
-        T("0"),
-        T("-O"),
-        T("^resize_inode"),
-        T("-E"),
-        T("nodiscard,lazy_itable_init=1,lazy_journal_init=1,packed_meta_blocks=1"),
-        T("-J"),
-        S("size=", Slot::Number),
-        T("-L"),
-        S("", Slot::Word),
-        S("", Slot::Path),
+        &[T("-F")],
+        &[T("-q")],
+        &[T("-b")],
+        &[T("4096")],
+        &[T("-m")],
+        &[T("0")],
+        &[T("-O")],
+        &[T("^resize_inode")],
+        &[T("-E")],
+        &[T("nodiscard,lazy_itable_init=1,lazy_journal_init=1,packed_meta_blocks=1")],
+        &[T("-J")],
+        &[T("size="), S(Slot::Number)],
+        &[T("-L")],
+        &[S(Slot::Word)],
+        &[S(Slot::Path)],
     ],
-    why_root: "",
+    what: "make the file system of a disk, in an image file that is open already",
+    ..MAKE
 };
+
+/// What the makers of file systems have in common. They write an image, which needs no right.
+const MAKE: CommandSpec = CommandSpec { limit_s: 120, ..CommandSpec::PLAIN };
 
 /// Makes an xfs file system.
 pub const MAKE_XFS: CommandSpec = CommandSpec {
     id: "make-xfs",
     tool: "mkfs.xfs",
-    args: &[T("-f"), T("-q"), T("-K"), T("-L"), S("", Slot::Word), S("", Slot::Path)],
-    why_root: "",
+    args: texts!["-f", "-q", "-K", "-L"],
+    tail: LABEL_AND_IMAGE,
+    what: "the same for a disk with `type: xfs`",
+    ..MAKE
 };
 
 /// Makes a btrfs file system.
-pub const MAKE_BTRFS: CommandSpec = CommandSpec {
-    id: "make-btrfs",
-    tool: "mkfs.btrfs",
-    args: &[T("-f"), T("-q"), T("-K"), T("-L"), S("", Slot::Word), S("", Slot::Path)],
-    why_root: "",
-};
+pub const MAKE_BTRFS: CommandSpec =
+    CommandSpec { id: "make-btrfs", tool: "mkfs.btrfs", what: "the same for a disk with `type: btrfs`", ..MAKE_XFS };
+
+const LABEL_AND_IMAGE: &[Arg] = &[&[S(Slot::Word)], &[S(Slot::Path)]];
+
+/// All commands.
+pub static COMMANDS: &[CommandSpec] = &[USER_ADD, USER_ADD_GROUPS, USER_DELETE, MAKE_EXT4, MAKE_XFS, MAKE_BTRFS];
 
 /// The table.
-pub const COMMANDS: &[CommandSpec] = &[USER_ADD, USER_ADD_GROUPS, USER_DELETE, MAKE_EXT4, MAKE_XFS, MAKE_BTRFS];
+pub static TABLE: Table = Table {
+    os: "Linux",
+    commands: COMMANDS,
+    retired: &[],
+    tool_path: |tool| PathBuf::from("/usr/sbin").join(tool),
+    helper_only: Some(
+        "what needs root here are system calls (mounts, namespaces, control groups), which no rule for a tool grants",
+    ),
+};
+
+/// The makers of file systems that only some labels ask for.
+pub(crate) const OPTIONAL: [&str; 2] = ["mkfs.xfs", "mkfs.btrfs"];
 
 /// Which of Debian's packages brings a tool.
 pub(crate) fn package_of(tool: &str) -> &'static str {
@@ -188,9 +224,10 @@ impl Tools {
     }
 
     fn invocation(step: StepKind, spec: &CommandSpec, values: &[&str]) -> Result<Invocation, StepError> {
-        let args = spec.bind(values).map_err(|e| StepError::new(step, ErrorKind::Invalid, e.to_string()))?;
+        let args =
+            spec.bind(&Site::default(), values).map_err(|e| StepError::new(step, ErrorKind::Invalid, e.to_string()))?;
         let mut invocation = Invocation::new(spec.id, Self::path(step, spec.tool)?, args);
-        invocation.limit = Duration::from_secs(120);
+        invocation.limit = Duration::from_secs(u64::from(spec.limit_s));
         Ok(invocation)
     }
 }

@@ -78,6 +78,10 @@ impl Platform for LinuxPlatform {
         self.paths.disk(id, disk)
     }
 
+    fn sizes_homes(&self) -> bool {
+        true
+    }
+
     fn facts(&self) -> Result<HostFacts, StepError> {
         checks::facts()
     }

@@ -147,12 +147,12 @@ impl Mac {
     fn complete(&self, scope: &Scope, uid: u32, gid: u32) -> Result<bool, StepError> {
         let said = self.tools.run(&t::USER_READ, &[scope.id.as_str()]).map_err(self.tools.failed(STEP))?;
         let is = |key, value: String| parse::attribute(&said.out, key) == Some(value.as_str());
-        let places = &self.tools.config.places;
+        let config = &self.tools.config;
         Ok(!said.absent()
             && is("UniqueID", uid.to_string())
             && is("PrimaryGroupID", gid.to_string())
-            && is("NFSHomeDirectory", places.home(scope.id.as_str()).display().to_string())
-            && is("UserShell", places.shell.display().to_string()))
+            && is("NFSHomeDirectory", config.home(scope.id.as_str()).display().to_string())
+            && is("UserShell", config.site.places.shell.display().to_string()))
     }
 
     /// The system may not find a user at once: 5 s in mkuser and chef, 10 s elsewhere.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::row::{CommandRow, Places};
-use crate::slot::Site;
+use native_platform::command::{CommandSpec, Places, Site};
+
+use crate::table::default_path;
 
 /// How privileged commands get their rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +22,10 @@ pub enum Privilege {
 pub struct MacConfig {
     /// How privileged commands get their rights.
     pub privilege: Privilege,
-    /// Where the host keeps things.
-    pub places: Places,
-    /// The uids and groups that environments may have.
+    /// Where the host keeps things, and the uids and groups that environments may have.
     pub site: Site,
+    /// The uid on whose behalf this process acts, where it is root: what that user may not read is not read for it.
+    pub caller: u32,
     /// Paths of tools by name (`dscl`, ...), where they differ from [`default_path`].
     pub tools: BTreeMap<String, PathBuf>,
     /// The command that starts our own keeper (see [`crate::keeper`]); the mode is added to it.
@@ -42,8 +43,8 @@ impl MacConfig {
     pub fn new(privilege: Privilege, keeper: Vec<String>) -> Self {
         Self {
             privilege,
-            places: Places::default(),
-            site: Site::default(),
+            site: default_site(),
+            caller: 0,
             tools: BTreeMap::new(),
             program: keeper.first().map(PathBuf::from).unwrap_or_default(),
             keeper,
@@ -55,12 +56,22 @@ impl MacConfig {
     /// The same for a Mac that is emulated below a directory: its tools in `bin`, its files in `fs`.
     #[must_use]
     pub fn below(mut self, root: &Path) -> Self {
-        self.places.system = root.join("fs");
-        self.places.state = root.join("fs/private/var/fish-native");
+        self.site.places.system = root.join("fs");
+        self.site.places.state = root.join("fs/private/var/fish-native");
         for entry in std::fs::read_dir(root.join("bin")).into_iter().flatten().flatten() {
             self.tools.insert(entry.file_name().to_string_lossy().into_owned(), entry.path());
         }
         self
+    }
+
+    /// The home of an account.
+    pub fn home(&self, user: &str) -> PathBuf {
+        self.site.places.path("/Users").join(user)
+    }
+
+    /// Where a disk of an account is mounted.
+    pub fn volume(&self, user: &str, disk: &str) -> PathBuf {
+        self.site.places.path("/Volumes").join(format!("{user}_{disk}"))
     }
 
     /// The path of a tool.
@@ -74,19 +85,34 @@ impl MacConfig {
     }
 
     /// How long a command may take.
-    pub fn limit(&self, row: &CommandRow) -> Duration {
+    pub fn limit(&self, row: &CommandSpec) -> Duration {
         let limit = Duration::from_secs(u64::from(row.limit_s));
         self.limit.map_or(limit, |most| most.min(limit))
     }
 }
 
-/// Where macOS has a tool. Fixed, because the sudo rules name them so and `PATH` is nobody's promise.
-pub fn default_path(tool: &str) -> PathBuf {
-    let dir = match tool {
-        "rm" | "ps" | "cp" | "launchctl" | "sh" => "/bin",
-        "mount" => "/sbin",
-        "createhomedir" | "chown" | "diskutil" | "sysctl" => "/usr/sbin",
-        _ => "/usr/bin",
-    };
-    PathBuf::from(dir).join(tool)
+/// A Mac as it is: our usual uids, and the two groups that every Mac has and that give no rights. `staff` is the primary
+/// group of every person, `everyone` of everything.
+pub fn default_site() -> Site {
+    let group = |name: &str| Some((name.parse().ok()?, well_known_gid(name)?));
+    Site {
+        groups: [group("staff"), group("everyone")].into_iter().flatten().collect(),
+        places: Places {
+            system: PathBuf::new(),
+            // `/var` is a symbolic link and mount(8) prints the real path.
+            state: PathBuf::from("/private/var/fish-native"),
+            shell: PathBuf::from("/bin/sh"),
+        },
+        ..Site::default()
+    }
+}
+
+/// The number of a group that every Mac has, for rules that are rendered elsewhere.
+pub fn well_known_gid(group: &str) -> Option<u32> {
+    match group {
+        "everyone" => Some(12),
+        "staff" => Some(20),
+        "_developer" => Some(204),
+        _ => None,
+    }
 }

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use native_platform::Check;
+use native_platform::{Check, ErrorKind, StepError, StepKind};
 
 use crate::config::Privilege;
 use crate::mac::Mac;
 use crate::parse;
-use crate::row::Means;
 use crate::store::make_hint;
-use crate::table::{self as t, COMMANDS};
+use crate::table::{self as t, TABLE};
 use crate::tools::{CommandError, chain, full_disk_access};
+use native_platform::command::Means;
 
 fn good(id: &str, detail: impl Into<String>) -> Check {
     Check { id: id.to_owned(), ok: true, detail: detail.into(), fix: String::new() }
@@ -48,8 +48,8 @@ impl Mac {
     }
 
     fn check_tools(&self) -> Check {
-        let mut names: BTreeSet<&str> = COMMANDS.iter().map(|row| row.tool).collect();
-        names.extend(["tar", "cp", "crontab", "chflags", "ipcrm"]);
+        let mut names = TABLE.tools();
+        let trusted: BTreeSet<&str> = TABLE.privileged().map(|row| row.tool).chain(["sudo"]).collect();
         if self.tools.config.privilege == Privilege::SudoCommands {
             names.insert("sudo");
         }
@@ -63,11 +63,11 @@ impl Mac {
                     return bad("tools", format!("{} is no program", path.display()), fix);
                 }
                 // Who may write the tool is root by way of it.
-                Ok(meta) if meta.mode() & 0o022 != 0 => {
+                Ok(meta) if trusted.contains(name) && (meta.mode() & 0o022 != 0 || meta.uid() != 0) => {
                     return bad(
                         "tools",
-                        format!("{} may be written by others", path.display()),
-                        format!("sudo chmod go-w {}", path.display()),
+                        format!("{} can be changed by others than root", path.display()),
+                        format!("sudo chown root {0} && sudo chmod go-w {0}", path.display()),
                     );
                 }
                 Ok(_) => {}
@@ -77,19 +77,33 @@ impl Mac {
     }
 
     fn check_state(&self) -> Check {
-        let state = &self.tools.config.places.state;
-        match self.store.prepare() {
-            Ok(()) => match fs::metadata(state) {
-                Ok(meta) if meta.mode() & 0o022 != 0 => bad(
-                    "state-directory",
-                    format!("{} may be written by others", state.display()),
-                    format!("sudo chmod 0711 {}", state.display()),
-                ),
-                Ok(_) => good("state-directory", state.display().to_string()),
-                Err(e) => bad("state-directory", format!("{}: {e}", state.display()), make_hint(state)),
-            },
-            Err(error) => bad("state-directory", error.to_string(), make_hint(state)),
+        let state = &self.tools.config.site.places.state;
+        match self.prepare() {
+            Ok(()) => good("state-directory", state.display().to_string()),
+            Err(error) => bad("state-directory", error.message, error.hint.unwrap_or_else(|| make_hint(state))),
         }
+    }
+
+    /// Makes the state directory, and makes sure that it is nobody else's: who can write there chooses the images
+    /// that are mounted and the script that jobs run through.
+    pub(crate) fn prepare(&self) -> Result<(), StepError> {
+        const STEP: StepKind = StepKind::Platform;
+        let state = &self.tools.config.site.places.state;
+        self.store.prepare().map_err(|e| e.at(STEP))?;
+        let meta =
+            fs::symlink_metadata(state).map_err(|e| StepError::failed(STEP, format!("{}: {e}", state.display())))?;
+        let refused = |what: &str, fix: String| {
+            Err(StepError::new(STEP, ErrorKind::NotReady, format!("{} {what}", state.display())).hint(fix))
+        };
+        let own = rustix::process::geteuid().as_raw();
+        if !meta.is_dir() || meta.uid() != own {
+            let what = format!("is not the directory of uid {own}, who is to own it");
+            return refused(&what, format!("sudo chown -R {own} {}", state.display()));
+        }
+        if meta.mode() & 0o022 != 0 {
+            return refused("may be written by others", format!("sudo chmod 0711 {}", state.display()));
+        }
+        Ok(())
     }
 
     /// Asks sudo for every command, which runs none of them.
@@ -111,7 +125,7 @@ impl Mac {
     /// The commands that sudo has no rule for, by their ids.
     pub(crate) fn refused_commands(&self) -> Result<Vec<String>, CommandError> {
         let mut refused = Vec::new();
-        for row in COMMANDS.iter().filter(|r| r.privileged()) {
+        for row in TABLE.privileged() {
             let site = &self.tools.config.site;
             let values: Vec<_> = row.slots().map(|slot| slot.example(site)).collect();
             let values: Vec<_> = values.iter().map(String::as_str).collect();

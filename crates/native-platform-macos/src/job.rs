@@ -36,28 +36,25 @@ fn reported(command: &str, token: &str) -> String {
     format!("{CONTROL}{command}; printf '\\n%s exit %s\\n' {token} \"$?\" >&3")
 }
 
-/// Makes the home nobody else's: createhomedir leaves it open to its group, which other accounts share.
-pub(crate) fn close_home(token: &str) -> String {
-    reported("chmod 700 \"$HOME\" </dev/null", token)
+/// Makes the home nobody else's: `close` is the command for it.
+pub(crate) fn close_home(close: &str, token: &str) -> String {
+    reported(&format!("{close} </dev/null"), token)
 }
 
 /// Makes a directory of the account's own.
-pub(crate) fn make_directory(path: &Path, token: &str) -> String {
-    let path = quoted(path);
-    reported(&format!("mkdir -p {path} </dev/null && chmod 700 {path}"), token)
+pub(crate) fn make_directory(make: &str, close: &str, token: &str) -> String {
+    reported(&format!("{make} </dev/null && {close}"), token)
 }
 
 /// Unpacks the archive on standard input, and looks at what should be there then.
-pub(crate) fn unpack(tar: &Path, into: &Path, names: &[String], token: &str) -> String {
-    let (tar, into) = (quoted(tar), quoted(into));
-    reported(&format!("{tar} -x -f - -C {into} --no-same-owner && {}", there(&into, names)), token)
+pub(crate) fn unpack(unpack: &str, into: &Path, names: &[String], token: &str) -> String {
+    reported(&format!("{unpack} && {}", there(&quoted(into), names)), token)
 }
 
 /// Clones a tree that the account may read. `cp -p` gives the directory itself the tree's mode too, so it is
 /// closed again: the home must not open to other accounts because of a layer.
-pub(crate) fn clone(cp: &Path, from: &Path, into: &Path, names: &[String], token: &str) -> String {
-    let (cp, from, into) = (quoted(cp), quoted(&from.join(".")), quoted(into));
-    reported(&format!("{cp} -Rpc {from} {into} </dev/null && chmod 700 {into} && {}", there(&into, names)), token)
+pub(crate) fn clone(clone: &str, close: &str, into: &Path, names: &[String], token: &str) -> String {
+    reported(&format!("{clone} </dev/null && {close} && {}", there(&quoted(into), names)), token)
 }
 
 fn there(into: &str, names: &[String]) -> String {
@@ -69,18 +66,9 @@ fn there(into: &str, names: &[String]) -> String {
     test
 }
 
-/// Removes as the account itself what its owner may remove: flags that stop even root's `rm`, its crontab, its
-/// System V objects, its files in shared places (`find` with these arguments).
-pub(crate) fn clean(tool: impl Fn(&str) -> String, find: &str, token: &str) -> String {
-    let (crontab, chflags, ipcs, ipcrm) = (tool("crontab"), tool("chflags"), tool("ipcs"), tool("ipcrm"));
-    let finder = tool("find");
-    reported(
-        &format!(
-            "exec </dev/null; {crontab} -r; {chflags} -R nouchg \"$HOME\"; {finder} {find}; {ipcs} | while read -r k i a b o r; do \
-             case $k in m|q|s) if [ \"$o\" = \"$USER\" ]; then {ipcrm} \"-$k\" \"$i\"; fi;; esac; done; true"
-        ),
-        token,
-    )
+/// Runs commands as the account, one after another, whatever each of them says.
+pub(crate) fn clean(commands: &[String], token: &str) -> String {
+    reported(&format!("exec </dev/null; {}; true", commands.join("; ")), token)
 }
 
 fn limits(limits: &Limits) -> String {
@@ -118,14 +106,16 @@ pub(crate) fn entry(step: &WorkloadStep, entry: &Path, temp: Option<&Path>, toke
         "{CONTROL}cd \"$HOME\" || exit 1; exec </dev/null; umask 022; {limits}{temp}{exports}\
          [ -f {program} ] && [ -x {program} ] || {{ printf '\\n%s none\\n' {token} >&3; exit 1; }}; trap : INT; \
          /bin/sh -c 'printf \"\\n%s pid %s\\n\" \"$1\" \"$$\" >&3; exec \"$0\" 3>&-' {program} {token}; \
-         c=$?; printf '\\n%s end\\n' {token}; printf '\\n%s exit %s\\n' {token} \"$c\" >&3; exit 0"
+         c=$?; printf '\\036%s end\\n' {token}; printf '\\n%s exit %s\\n' {token} \"$c\" >&3; exit 0"
     )
 }
 
 /// What stands in the entry's output where it ended: the log and the control stream are two pipes, and who
 /// reads that the entry has ended expects all it printed to be in the log.
 pub(crate) fn end_mark(token: &str) -> Vec<u8> {
-    format!("\n{token} end\n").into_bytes()
+    // It begins with a character that no text has: what may be its beginning is held back until more comes, and a
+    // line's end must not be.
+    format!("\x1e{token} end\n").into_bytes()
 }
 
 /// Runs a command of `exec`. It keeps standard input and output for itself; its end is the last line of

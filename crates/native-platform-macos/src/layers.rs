@@ -14,6 +14,7 @@ use native_platform::{ErrorKind, LayersStep, Presence, Receipt, Scope, StepError
 use crate::account::as_stuck;
 use crate::job;
 use crate::mac::Mac;
+use crate::table as t;
 
 const STEP: StepKind = StepKind::Layers;
 /// How many names of a layer are looked for after it was unpacked: an argument list has an end.
@@ -62,21 +63,27 @@ impl Mac {
 
     /// Puts a tree into a directory, as the account; says how.
     pub(crate) fn fill(&self, user: &str, step: StepKind, tree: &Path, into: &Path) -> Result<&'static str, StepError> {
-        let config = &self.tools.config;
         let names: Vec<String> = fs::read_dir(tree)
             .map_err(|e| StepError::failed(step, format!("{}: {e}", tree.display())))?
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .take(LOOKED_AT)
             .collect();
+        let text = |path: &Path| path.display().to_string();
         let token = job::token();
         if clonable(tree, into) {
-            let line = job::clone(&config.tool("cp"), tree, into, &names, &token);
+            let line = job::clone(
+                &self.tools.shell(step, &t::TREE_CLONE, &[&text(&tree.join(".")), &text(into)])?,
+                &self.tools.shell(step, &t::DIRECTORY_CLOSE, &[&text(into)])?,
+                into,
+                &names,
+                &token,
+            );
             if self.long_job(user, step, line, &token, None).is_ok() {
                 return Ok("clone");
             }
         }
         let token = job::token();
-        let line = job::unpack(&config.tool("tar"), into, &names, &token);
+        let line = job::unpack(&self.tools.shell(step, &t::UNPACK, &[&text(into)])?, into, &names, &token);
         self.long_job(user, step, line, &token, Some(tree.to_owned()))?;
         Ok("copy")
     }

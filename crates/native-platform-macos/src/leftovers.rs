@@ -56,7 +56,7 @@ impl Mac {
         let uids = uid.map(|uid| (uid, scope.id.clone())).into_iter().collect();
         let ids = |text: &str| named(text).filter(|id| *id == scope.id);
         let mut leaks = self.search(&Ownership { uids, range: None, ids: &ids })?;
-        for entry in fs::read_dir(&scope.dir).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(self.images(scope)).into_iter().flatten().flatten() {
             if entry.path().extension().is_some_and(|e| e == "sparseimage" || e == "dmg") {
                 leaks.push(leak(Some(scope.id.clone()), "image", entry.path().display()));
             }
@@ -72,6 +72,15 @@ impl Mac {
         let ids = |text: &str| named(text).filter(|id| !alive.contains(id));
         let range = Some(self.tools.config.site.uids);
         let mut leaks = self.search(&Ownership { uids, range, ids: &ids })?;
+        for (id, name) in
+            names(&self.tools.config.site.places.state.join("images")).iter().filter_map(|n| Some((ids(n)?, n)))
+        {
+            leaks.push(leak(
+                Some(id),
+                "image",
+                self.tools.config.site.places.state.join("images").join(name).display(),
+            ));
+        }
         leaks.extend(dead.into_iter().map(|r| leak(Some(r.scope.id.clone()), "record", &r.scope.id)));
         Ok(sorted(leaks))
     }
@@ -87,7 +96,7 @@ impl Mac {
         }
         self.search_disks(owner, &mut leaks)?;
         for (dir, kind) in NAMED {
-            for name in names(&self.tools.config.places.path(dir)) {
+            for name in names(&self.tools.config.site.places.path(dir)) {
                 if let Some(id) = (owner.ids)(&name) {
                     leaks.push(leak(Some(id), kind, format!("{dir}/{name}")));
                 }
@@ -134,7 +143,12 @@ impl Mac {
     }
 
     fn search_disks(&self, owner: &Ownership<'_>, leaks: &mut Vec<Leak>) -> Result<(), StepError> {
-        let below = |path: &Path| path.components().rev().find_map(|c| (owner.ids)(c.as_os_str().to_str()?));
+        // `fish-native`, the state directory, has the form of an environment's name.
+        let state = &self.tools.config.site.places.state;
+        let below = |path: &Path| {
+            let path = path.strip_prefix(state).unwrap_or(path);
+            path.components().rev().find_map(|c| (owner.ids)(c.as_os_str().to_str()?))
+        };
         for image in self.attached()? {
             if let Some(id) = below(&image.image).or_else(|| image.mounted.as_deref().and_then(below)) {
                 leaks.push(leak(Some(id), "attached-image", image.image.display()));
@@ -149,7 +163,7 @@ impl Mac {
 
     /// launchd, cron and at.
     fn search_spools(&self, owner: &Ownership<'_>, leaks: &mut Vec<Leak>) -> Result<(), StepError> {
-        let places = &self.tools.config.places;
+        let places = &self.tools.config.site.places;
         for (uid, id) in owner.uids.iter().filter(|_| owner.range.is_none()) {
             let uid = uid.to_string();
             let said = self.tools.run(&t::DOMAIN_PRINT, &[&uid]).map_err(self.tools.failed(STEP))?;
@@ -185,7 +199,8 @@ impl Mac {
     /// does not go below what is found. What can't be read is passed over: its own entry is seen above.
     fn owned_below(&self, dir: &Path, depth: u32, found: &mut dyn FnMut(&Path, u32)) {
         let ours = self.tools.config.site.uids;
-        let real = if depth == 0 { self.tools.config.places.path(&dir.display().to_string()) } else { dir.to_owned() };
+        let real =
+            if depth == 0 { self.tools.config.site.places.path(&dir.display().to_string()) } else { dir.to_owned() };
         let Ok(device) = fs::symlink_metadata(&real).map(|m| m.dev()) else { return };
         for entry in fs::read_dir(&real).into_iter().flatten().flatten() {
             let Ok(meta) = fs::symlink_metadata(entry.path()) else { continue };
@@ -250,12 +265,11 @@ impl Mac {
     }
 
     fn on_host(&self, path: &str) -> PathBuf {
-        let path = Path::new(path);
-        if path.starts_with(&self.tools.config.places.system) && !self.tools.config.places.system.as_os_str().is_empty()
-        {
-            path.to_owned()
+        let places = &self.tools.config.site.places;
+        if !places.system.as_os_str().is_empty() && Path::new(path).starts_with(&places.system) {
+            PathBuf::from(path)
         } else {
-            self.tools.config.places.path(&path.display().to_string())
+            places.path(path)
         }
     }
 }

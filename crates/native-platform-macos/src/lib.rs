@@ -1,35 +1,30 @@
 //! The driver's steps on macOS: accounts by `dscl`, disks by `hdiutil`, workloads by `su`, each as a typed
 //! command of one table.
 //!
-//! The table ([`COMMANDS`]) is the single source of what is run. From it come the arguments, the sudo rules
-//! ([`render_sudoers`]), the page on commands ([`render_reference`]), the checks of `doctor`, and what each
-//! exit code means. Nothing is believed because of an exit code: each effect is read back.
+//! The table ([`TABLE`]) is the single source of what is run. From it come the arguments, the sudo rules, the page on
+//! commands, the checks of `doctor`, and what each exit code means. Nothing is believed because of an exit
+//! code: each effect is read back.
 //!
 //! What this crate does *not* do: it has no namespaces to hide a workload in, no hard limit on memory or CPU
 //! (macOS has none for a user; see `docs/src/macos.md`), and it has not been run on a Mac: it is tested against
 //! an emulation of its tools. It compiles everywhere; nothing in it is compiled for macOS alone.
 //!
 //! ```
-//! use native_platform_macos::{Places, Rules, Site, Style, render_sudoers, table};
+//! use native_platform_macos::{default_site, table};
 //!
-//! let (places, site) = (Places::default(), Site::default());
-//! let argv = table::USER_DELETE.bind(&places, &site, &["fish-abcdef"])?;
+//! let site = default_site();
+//! let argv = table::USER_DELETE.bind(&site, &["fish-abcdef"])?;
 //! assert_eq!(argv, [".", "delete", "/Users/fish-abcdef"]);
-//! assert!(table::USER_DELETE.bind(&places, &site, &["fish-abcdef /Users/root"]).is_err());
-//!
-//! let rules = render_sudoers(&Rules::new(Style::Regex, "_aquarium-fish", &site, &places))?;
-//! assert!(rules.contains(r"/usr/bin/dscl ^\. delete /Users/fish-[a-z]{6}$"));
+//! assert!(table::USER_DELETE.bind(&site, &["fish-abcdef /Users/root"]).is_err());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`table`] | [`COMMANDS`], by area |
-//! | [`row`], [`slot`] | what a command is, and what may stand in it |
+//! | [`table`] | [`TABLE`], by area |
 //! | [`tools`] | running rows, and what their endings mean |
 //! | [`platform`] | [`MacPlatform`] |
 //! | [`keeper`] | the process that stays beside a workload |
-//! | [`sudoers`], [`reference`](mod@reference) | what is rendered |
 //! | [`plist`] | the property lists that hdiutil writes |
 //!
 //! Invariants: a step's intent is in our record before its effect; no job and no archive is handled as root;
@@ -47,22 +42,13 @@ mod mac;
 mod parse;
 pub mod platform;
 pub mod plist;
-pub mod reference;
-mod render;
-pub mod row;
 mod session;
-pub mod slot;
 mod store;
-pub mod sudoers;
 pub mod table;
 pub mod tools;
 mod volume;
 mod workload;
 
-pub use config::{MacConfig, Privilege, default_path};
+pub use config::{MacConfig, Privilege, default_site, well_known_gid};
 pub use platform::MacPlatform;
-pub use reference::render_reference;
-pub use row::{BindError, CommandRow, Places};
-pub use slot::{Site, Slot, well_known_gid};
-pub use sudoers::{RenderError, Rules, Style, render_sudoers};
-pub use table::COMMANDS;
+pub use table::{COMMANDS, TABLE};

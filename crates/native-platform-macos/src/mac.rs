@@ -88,7 +88,9 @@ impl Mac {
         tree: Option<std::path::PathBuf>,
         limit: Duration,
     ) -> Result<(), StepError> {
-        let spec = JobSpec { command: self.job_command(user, step)?, job, token: token.to_owned(), tree };
+        let command = self.job_command(user, step)?;
+        let keeper = self.tools.config.keeper.clone();
+        let spec = JobSpec { keeper, command, job, token: token.to_owned(), reader: self.tools.config.caller, tree };
         match self.ask_keeper("job", step, &spec, limit)? {
             Answer::Done { .. } => Ok(()),
             Answer::Missing => Err(StepError::failed(step, "the job did not find what it needs")),

@@ -22,16 +22,8 @@ pub struct MacPlatform {
 impl MacPlatform {
     /// Over a runner: the real one, or one that tests watch.
     pub fn new(config: MacConfig, runner: Arc<dyn Runner>) -> Self {
-        let store = Store::new(&config.places.state);
+        let store = Store::new(&config.site.places.state, config.caller);
         Self { mac: Mac { tools: Tools::new(Arc::new(config), runner), store } }
-    }
-
-    /// The ids of the commands that sudo has no rule for: `sudoers --check`. Runs none of them.
-    ///
-    /// # Errors
-    /// When sudo can't be asked.
-    pub fn refused_commands(&self) -> Result<Vec<String>, StepError> {
-        self.mac.refused_commands().map_err(self.mac.tools.failed(StepKind::Platform))
     }
 
     /// The number of a group of this host, for [`crate::Site::groups`].
@@ -54,11 +46,15 @@ impl Platform for MacPlatform {
     }
 
     fn home(&self, id: &EnvironmentId) -> PathBuf {
-        self.config().places.home(id.as_str())
+        self.config().home(id.as_str())
     }
 
     fn disk(&self, id: &EnvironmentId, disk: &DiskName) -> PathBuf {
-        self.config().places.volume(id.as_str(), disk.as_str())
+        self.config().volume(id.as_str(), disk.as_str())
+    }
+
+    fn sizes_homes(&self) -> bool {
+        false
     }
 
     fn facts(&self) -> Result<HostFacts, StepError> {
@@ -83,7 +79,7 @@ impl Platform for MacPlatform {
             return Err(StepError::new(StepKind::Platform, ErrorKind::Invalid, message)
                 .hint("set uid_min and uid_max in the driver's config as in the helper's"));
         }
-        self.mac.store.prepare().map_err(|e| e.at(StepKind::Platform))?;
+        self.mac.prepare()?;
         Ok(Box::new(MacSession::open(self.mac.clone(), scope)?))
     }
 

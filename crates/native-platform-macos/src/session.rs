@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use native_platform::{
-    Enter, EnterIo, Leak, Observation, Presence, Receipt, Scope, Session, Step, StepError, StepKind, VolumeName,
+    Enter, EnterIo, ErrorKind, Leak, Observation, Presence, Receipt, Scope, Session, Step, StepError, StepKind,
+    VolumeName,
 };
 
 use crate::account::as_stuck;
@@ -23,6 +24,14 @@ pub(crate) struct MacSession {
 impl MacSession {
     pub(crate) fn open(mac: Mac, scope: &Scope) -> Result<Self, StepError> {
         let record = mac.store.record(&scope.id).map_err(|e| e.at(StepKind::Platform))?;
+        // Root acts for several users, and none of them may reach another one's environment by its name.
+        let caller = mac.tools.config.caller;
+        if let Some(record) = &record
+            && (record.scope.dir != scope.dir || (caller != 0 && record.caller != caller))
+        {
+            let message = format!("{} is another workspace's, {}", scope.id, record.scope.dir.display());
+            return Err(StepError::new(StepKind::Platform, ErrorKind::Foreign, message));
+        }
         Ok(Self { mac, scope: scope.clone(), uid: record.and_then(|r| r.uid), done: Vec::new() })
     }
 

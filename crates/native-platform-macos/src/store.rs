@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use native_config::{EnvironmentId, GroupName};
 use native_platform::{ErrorKind, Scope, StepError, StepKind, VolumeName};
@@ -41,6 +42,9 @@ pub(crate) struct VolumeRecord {
 pub(crate) struct Record {
     version: u32,
     pub(crate) scope: Scope,
+    /// The uid on whose behalf it was made.
+    #[serde(default)]
+    pub(crate) caller: u32,
     /// The account's uid, while there may be an account.
     pub(crate) uid: Option<u32>,
     pub(crate) gid: u32,
@@ -54,10 +58,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    fn new(scope: &Scope) -> Self {
+    fn new(scope: &Scope, caller: u32) -> Self {
         Self {
             version: VERSION,
             scope: scope.clone(),
+            caller,
             uid: None,
             gid: 0,
             group: String::new(),
@@ -122,11 +127,13 @@ pub(crate) fn make_hint(state: &Path) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     root: PathBuf,
+    /// The uid on whose behalf records are made.
+    caller: u32,
 }
 
 impl Store {
-    pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+    pub(crate) fn new(root: &Path, caller: u32) -> Self {
+        Self { root: root.to_owned(), caller }
     }
 
     /// Makes what is missing.
@@ -151,7 +158,10 @@ impl Store {
     }
 
     fn replace(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-        let temp = path.with_extension(format!("{}.tmp", std::process::id()));
+        // A node makes several environments at once, and all of them want `job.sh`.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let temp = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
         let write = || {
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temp)?;
             file.write_all(bytes)?;
@@ -217,7 +227,7 @@ impl Store {
     /// Changes the record of an environment, on disk when this returns. An empty one is removed.
     pub(crate) fn change(&self, scope: &Scope, change: impl FnOnce(&mut Record)) -> Result<Record, StoreError> {
         let path = self.path(&scope.id);
-        let mut record = self.record(&scope.id)?.unwrap_or_else(|| Record::new(scope));
+        let mut record = self.record(&scope.id)?.unwrap_or_else(|| Record::new(scope, self.caller));
         change(&mut record);
         if record.is_empty() {
             match fs::remove_file(&path) {
@@ -267,7 +277,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::new(&dir.path().join("state"));
+        let store = Store::new(&dir.path().join("state"), 0);
         store.prepare().unwrap();
         (dir, store)
     }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use native_platform::runner::sudo_permits;
 use native_platform::{Ended, ErrorKind, Invocation, Output, RunError, Runner, StepError, StepKind};
 
 use crate::config::{MacConfig, Privilege};
-use crate::row::{BindError, CommandRow, Ending, Means};
+use crate::job::quote;
+use native_platform::command::{BindError, CommandSpec, Means};
 
 /// A command that did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -90,8 +92,8 @@ impl Tools {
     ///
     /// # Errors
     /// [`BindError`].
-    pub fn argv(&self, row: &CommandRow, values: &[&str]) -> Result<Vec<String>, BindError> {
-        let args = row.bind(&self.config.places, &self.config.site, values)?;
+    pub fn argv(&self, row: &CommandSpec, values: &[&str]) -> Result<Vec<String>, BindError> {
+        let args = row.bind(&self.config.site, values)?;
         let mut argv = Vec::new();
         if row.privileged() && self.config.privilege == Privilege::SudoCommands {
             argv.push(self.config.tool("sudo").display().to_string());
@@ -103,11 +105,20 @@ impl Tools {
         Ok(argv)
     }
 
+    /// The command as words of shell, for a job that runs as the account.
+    ///
+    /// # Errors
+    /// When a value is not of its slot's form.
+    pub fn shell(&self, step: StepKind, row: &CommandSpec, values: &[&str]) -> Result<String, StepError> {
+        let argv = self.argv(row, values).map_err(|e| StepError::new(step, ErrorKind::Invalid, e.to_string()))?;
+        Ok(argv.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "))
+    }
+
     /// Runs a command, again where its row says so.
     ///
     /// # Errors
     /// [`CommandError`].
-    pub fn run(&self, row: &CommandRow, values: &[&str]) -> Result<Said, CommandError> {
+    pub fn run(&self, row: &CommandSpec, values: &[&str]) -> Result<Said, CommandError> {
         let mut left = row.retry.times;
         loop {
             let error = match self.once(row, values) {
@@ -129,7 +140,7 @@ impl Tools {
         }
     }
 
-    fn once(&self, row: &CommandRow, values: &[&str]) -> Result<Said, CommandError> {
+    fn once(&self, row: &CommandSpec, values: &[&str]) -> Result<Said, CommandError> {
         let argv = self.argv(row, values)?;
         let output = self.start(row.id, &argv, None, self.config.limit(row))?;
         judge(row, &argv, output)
@@ -139,14 +150,14 @@ impl Tools {
     ///
     /// # Errors
     /// [`CommandError`] when sudo can't be asked.
-    pub fn permitted(&self, row: &CommandRow, values: &[&str]) -> Result<bool, CommandError> {
-        let mut argv = self.argv(row, values)?;
+    pub fn permitted(&self, row: &CommandSpec, values: &[&str]) -> Result<bool, CommandError> {
+        let argv = self.argv(row, values)?;
         if !row.privileged() || self.config.privilege == Privilege::Root {
             return Ok(true);
         }
-        argv.insert(2, "-l".to_owned());
-        let output = self.start("sudo-list", &argv, None, self.config.limit(row))?;
-        Ok(output.ended == Ended::Code(0))
+        // After `sudo -n`.
+        let command = argv.get(2..).unwrap_or_default();
+        Ok(sudo_permits(&*self.runner, &self.config.tool("sudo"), None, command, self.config.limit(row))?)
     }
 
     /// Runs our own keeper in a mode; it reads this.
@@ -217,21 +228,15 @@ fn invocation(id: &'static str, argv: &[String]) -> Invocation {
 }
 
 /// What an ending means by the row.
-fn judge(row: &CommandRow, argv: &[String], output: Output) -> Result<Said, CommandError> {
-    let ending = match output.ended {
-        Ended::Code(code) => Ending::Code(code),
-        Ended::Signal(signal) => Ending::Signal(signal),
-    };
+fn judge(row: &CommandSpec, argv: &[String], output: Output) -> Result<Said, CommandError> {
     let line = || argv.join(" ");
-    let says = |text: &str| output.stderr.contains(text) || output.stdout.contains(text);
-    let known = row.outcomes.iter().find(|o| o.ending == ending && says(o.text));
     // sudo's own refusal, before the tool's exit codes: 1 is also what many tools end with.
-    if ending == Ending::Code(1) && row.privileged() && output.stderr.contains("sudo: a password is required") {
+    if output.ended == Ended::Code(1) && row.privileged() && output.stderr.contains("sudo: a password is required") {
         return Err(CommandError::NoRule { id: row.id, line: line() });
     }
-    match (known.map(|o| o.means), ending) {
+    match (row.meaning(&output), output.ended) {
         (Some(means @ (Means::Done | Means::Absent)), _) => Ok(Said { out: output.stdout, means }),
-        (None, Ending::Code(0)) => Ok(Said { out: output.stdout, means: Means::Done }),
+        (None, Ended::Code(0)) => Ok(Said { out: output.stdout, means: Means::Done }),
         (means, _) => Err(CommandError::Failed {
             id: row.id,
             line: line(),

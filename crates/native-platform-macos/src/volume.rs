@@ -7,8 +7,8 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use native_platform::{Backing, ErrorKind, Presence, Receipt, Scope, StepError, StepKind, VolumeName, VolumeStep};
@@ -44,27 +44,38 @@ fn short(volume: &VolumeName) -> &str {
 impl Mac {
     /// Where the workload sees a volume, and the image that holds it.
     fn volume_record(&self, scope: &Scope, step: &VolumeStep) -> VolumeRecord {
-        let places = &self.tools.config.places;
+        let config = &self.tools.config;
         let user = scope.id.as_str();
         let name = short(&step.volume);
         // `fish-abcdef_home` can't be a disk's mount point and the home's at once: the home is below /Users.
         let (path, image) = match (&step.volume, &step.backing) {
-            (VolumeName::Home, Backing::Dir) => (places.home(user), None),
-            (VolumeName::Home, Backing::Sized { .. }) => (places.home(user), Some("home.sparseimage".to_owned())),
-            (VolumeName::Temp, Backing::Dir) => (places.home(user).join(".tmp"), None),
+            (VolumeName::Home, Backing::Dir) => (config.home(user), None),
+            (VolumeName::Home, Backing::Sized { .. }) => (config.home(user), Some("home.sparseimage".to_owned())),
+            (VolumeName::Temp, Backing::Dir) => (config.home(user).join(".tmp"), None),
             (VolumeName::Temp, Backing::Sized { .. }) => {
-                (places.volume(user, ".temp"), Some("temp.sparseimage".to_owned()))
+                (config.volume(user, ".temp"), Some("temp.sparseimage".to_owned()))
             }
-            (VolumeName::Disk(_), _) => (places.volume(user, name), Some(format!("disk-{name}.sparseimage"))),
+            (VolumeName::Disk(_), _) => (config.volume(user, name), Some(format!("disk-{name}.sparseimage"))),
         };
         let image = image.map(|file| match (step.reuse, scope.dir.parent()) {
             (true, Some(workspace)) => {
                 let label = step.label.as_deref().unwrap_or_default();
-                workspace.join("reuse").join(format!("{name}-{}.sparseimage", volume_label(label)))
+                let by_root = self.tools.config.privilege == Privilege::Root;
+                let shelf = if by_root { &self.tools.config.site.places.state } else { workspace };
+                shelf.join("reuse").join(format!("{name}-{}.sparseimage", volume_label(label)))
             }
-            _ => scope.dir.join(file),
+            _ => self.images(scope).join(file),
         });
         VolumeRecord { volume: step.volume.clone(), path, image, keep: step.reuse, layers: false }
+    }
+
+    /// Where the images of an environment are. Root never writes one into a directory of the driver's user, who could
+    /// put a link there, nor mounts one from there, who could put set-uid programs into it.
+    pub(crate) fn images(&self, scope: &Scope) -> PathBuf {
+        match self.tools.config.privilege {
+            Privilege::Root => self.tools.config.site.places.state.join("images").join(scope.id.as_str()),
+            Privilege::SudoCommands => scope.dir.clone(),
+        }
     }
 
     fn record(&self, scope: &Scope) -> Result<Option<Record>, StepError> {
@@ -123,7 +134,11 @@ impl Mac {
             None if wanted.volume == VolumeName::Home => self.make_home(&owner, &wanted.path),
             None => {
                 let token = job::token();
-                self.short_job(owner.user, STEP, job::make_directory(&wanted.path, &token), &token)
+                let path = wanted.path.display().to_string();
+                self.tools.shell(STEP, &t::DIRECTORY_MAKE, &[&path]).and_then(|make| {
+                    let close = self.tools.shell(STEP, &t::DIRECTORY_CLOSE, &[&path])?;
+                    self.short_job(owner.user, STEP, job::make_directory(&make, &close, &token), &token)
+                })
             }
             Some(image) => self.make_image_volume(&owner, step, &wanted, image),
         };
@@ -163,7 +178,8 @@ impl Mac {
             thread::sleep(self.tools.config.pause(t::HOME_CREATE.retry.pause_ms));
         }
         let token = job::token();
-        self.short_job(owner.user, STEP, job::close_home(&token), &token)?;
+        let close = self.tools.shell(STEP, &t::DIRECTORY_CLOSE, &[&home.display().to_string()])?;
+        self.short_job(owner.user, STEP, job::close_home(&close, &token), &token)?;
         match fs::symlink_metadata(home) {
             Ok(meta) if meta.mode() & 0o077 == 0 => Ok(()),
             _ => Err(StepError::failed(STEP, format!("{} is open to others", home.display()))),
@@ -184,7 +200,8 @@ impl Mac {
             return Err(StepError::new(STEP, ErrorKind::Foreign, format!("{} is in use", image.display())));
         }
         if let Some(dir) = image.parent() {
-            fs::create_dir_all(dir).map_err(|e| StepError::failed(STEP, format!("{}: {e}", dir.display())))?;
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            made.map_err(|e| StepError::failed(STEP, format!("{}: {e}", dir.display())))?;
         }
         let text = image.display().to_string();
         match &step.clone_from {
@@ -342,15 +359,22 @@ impl Mac {
             .hint(format!("sudo chflags -R nouchg {0} && sudo rm -rf {0}", home.display())))
     }
 
-    /// Runs the clean-up job as the account; what comes of it is read back by the caller.
+    /// Removes as the account itself what its owner may remove: flags that stop even root's `rm`, its crontab, its
+    /// System V objects, its files in shared places. What comes of it is read back by the caller.
     pub(crate) fn clean(&self, user: &str, uid: u32) {
+        let mut commands = Vec::new();
+        let mut add = |row, values: &[&str]| commands.extend(self.tools.shell(STEP, row, values));
+        add(&t::OWN_CRONTAB_REMOVE, &[]);
+        add(&t::OWN_FLAGS_CLEAR, &[user]);
+        add(&t::OWN_LEFTOVERS_DELETE, &[&uid.to_string()]);
+        if let Ok(said) = self.tools.run(&t::IPC_LIST, &[]) {
+            let number = uid.to_string();
+            for (kind, id, _) in parse::ipc(&said.out).into_iter().filter(|(_, _, o)| *o == user || *o == number) {
+                add(&t::OWN_IPC_REMOVE, &[kind, id]);
+            }
+        }
         let token = job::token();
-        let tool = |name: &str| job::quote(&self.tools.config.tool(name).display().to_string());
-        // The same places as root's command, without root.
-        let values = [uid.to_string()];
-        let find = t::LEFTOVERS_DELETE.bind(&self.tools.config.places, &self.tools.config.site, &[&values[0]]);
-        let find: Vec<_> = find.unwrap_or_default().iter().map(|w| job::quote(w)).collect();
-        drop(self.short_job(user, STEP, job::clean(tool, &find.join(" "), &token), &token));
+        drop(self.short_job(user, STEP, job::clean(&commands, &token), &token));
     }
 
     fn remove_image_volume(&self, volume: &VolumeRecord, image: &Path) -> Result<(), StepError> {
@@ -366,6 +390,10 @@ impl Mac {
             remove_file(image).map_err(|e| {
                 StepError::stuck(STEP, format!("{}: {e}", image.display())).hint(format!("rm '{}'", image.display()))
             })?;
+            // Root's directory for this environment, once it is empty. The driver's own goes with its journal.
+            if let (Privilege::Root, Some(dir)) = (self.tools.config.privilege, image.parent()) {
+                drop(fs::remove_dir(dir));
+            }
         }
         // The system removes the mount points it made. One of ours is an empty directory now; `remove_dir` takes
         // nothing else.

@@ -84,7 +84,7 @@ impl Mac {
     }
 
     fn entry(&self, scope: &Scope, entry: &str) -> PathBuf {
-        self.tools.config.places.home(scope.id.as_str()).join(entry)
+        self.tools.config.home(scope.id.as_str()).join(entry)
     }
 
     fn workload_spec(
@@ -221,12 +221,14 @@ impl Mac {
     }
 
     pub(crate) fn observe(&self, scope: &Scope) -> Result<Observation, StepError> {
-        let status = read_status(&scope.dir);
         let Some((uid, record)) = self.uid_of(scope)? else {
-            return Ok(Observation { exit: status.and_then(|s| s.exit), ..Observation::default() });
+            let exit = read_status(&scope.dir).and_then(|s| s.exit);
+            return Ok(Observation { exit, ..Observation::default() });
         };
         let processes = self.processes(uid)?;
         let kept = self.keeper_pid(scope).is_some();
+        // Last: the keeper writes how the entry ended before it goes, so who is not there any more has said it.
+        let status = read_status(&scope.dir);
         let exit = status.as_ref().and_then(|s| s.exit.clone());
         let disks = record.volumes.iter().filter_map(|v| v.image.as_ref());
         let blocks =
@@ -262,7 +264,7 @@ impl Mac {
         let token = job::token();
         let spec = EnterSpec {
             command: self.job_command(scope.id.as_str(), StepKind::Observe)?,
-            job: job::enter(command, &self.tools.config.places.shell, &token),
+            job: job::enter(command, &self.tools.config.site.places.shell, &token),
             token,
         };
         let text = serde_json::to_string(&spec).map_err(|e| observe(ErrorKind::Failed, e.to_string()))?;

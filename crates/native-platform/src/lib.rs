@@ -22,7 +22,8 @@
 //! | --- | --- |
 //! | [`step`] | [`Step`] and what it is made of |
 //! | [`platform`] | [`Platform`], [`Session`] and what they answer |
-//! | [`command`] | [`CommandSpec`]: a tool's argument shape, as data |
+//! | [`command`] | [`CommandSpec`](command::CommandSpec): all that is known of one command, as data |
+//! | `render` | sudo rules and the reference page, from a table of commands (feature `render`) |
 //! | [`runner`] | [`Runner`] and the real one |
 //! | [`error`] | [`StepError`] |
 //!
@@ -32,10 +33,12 @@
 pub mod command;
 pub mod error;
 pub mod platform;
+#[cfg(feature = "render")]
+pub mod render;
 pub mod runner;
 pub mod step;
 
-pub use command::{CommandSpec, Part, Slot, SlotError};
+pub use command::CommandSpec;
 pub use error::{ErrorKind, StepError, StepKind};
 pub use platform::{
     Check, Enter, EnterIo, Exit, HostFacts, Leak, Observation, Platform, Presence, Receipt, Scope, Session, Stream,

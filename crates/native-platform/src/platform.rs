@@ -176,6 +176,10 @@ pub trait Platform: Send + Sync {
     /// Where a disk of an environment is, as its workload sees it.
     fn disk(&self, id: &EnvironmentId, disk: &DiskName) -> PathBuf;
 
+    /// Whether the home and the temporary directory of an environment have a file system of their own also where
+    /// nobody chose a size for them.
+    fn sizes_homes(&self) -> bool;
+
     /// CPU and memory of the host.
     ///
     /// # Errors

@@ -175,6 +175,25 @@ impl dyn Runner + '_ {
     }
 }
 
+/// Asks sudo whether it would run a command, for the caller or (as root) for a user; runs nothing.
+///
+/// # Errors
+/// As [`Runner::run`].
+pub fn sudo_permits(
+    runner: &dyn Runner,
+    sudo: &Path,
+    user: Option<&str>,
+    argv: &[String],
+    limit: Duration,
+) -> Result<bool, RunError> {
+    // Without -n sudo would wait for a password for ever.
+    let mut args = vec!["-n".to_owned(), "-l".to_owned()];
+    args.extend(user.into_iter().flat_map(|user| ["-U".to_owned(), user.to_owned()]));
+    args.extend(argv.iter().cloned());
+    let invocation = Invocation { limit, ..Invocation::new("sudo-list", sudo.to_owned(), args) };
+    Ok(runner.run(&invocation)?.ended == Ended::Code(0))
+}
+
 /// Finds a tool in the `PATH` that tools get.
 pub fn find_tool(name: &str) -> Option<PathBuf> {
     TOOL_PATH.split(':').map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())

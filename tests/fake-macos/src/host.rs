@@ -85,6 +85,21 @@ pub struct State {
     pub uchg: Vec<PathBuf>,
 }
 
+/// A call as it was logged.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Logged {
+    /// Its number.
+    pub call: u64,
+    /// The tool.
+    pub tool: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// The names of its variables.
+    pub env: Vec<String>,
+    /// Its working directory.
+    pub cwd: PathBuf,
+}
+
 /// The emulated host.
 #[derive(Debug)]
 pub struct Host {
@@ -280,6 +295,8 @@ impl Host {
     pub(crate) fn log_call(&self, index: u64, tool: &str, args: &[&str], reply: &Reply) {
         let line = serde_json::json!({
             "call": index, "tool": tool, "args": args, "euid": self.euid(), "code": reply.code, "err": reply.err,
+            "env": std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+            "cwd": std::env::current_dir().unwrap_or_default(),
         });
         if let Ok(mut log) = OpenOptions::new().append(true).open(self.root.join("calls.jsonl")) {
             drop(log.write_all(format!("{line}\n").as_bytes()));
@@ -288,15 +305,13 @@ impl Host {
 
     /// Every call so far: index, tool, arguments, in the order in which they ended.
     pub fn log(&self) -> Vec<(u64, String, Vec<String>)> {
-        #[derive(Deserialize)]
-        struct Line {
-            call: u64,
-            tool: String,
-            args: Vec<String>,
-        }
+        self.logged().into_iter().map(|l| (l.call, l.tool, l.args)).collect()
+    }
+
+    /// Every call so far with what was known of it, in the order in which they ended.
+    pub fn logged(&self) -> Vec<Logged> {
         let text = fs::read_to_string(self.root.join("calls.jsonl")).unwrap_or_default();
-        let line = |l| serde_json::from_str(l).map(|l: Line| (l.call, l.tool, l.args));
-        text.lines().filter_map(|l| line(l).ok()).collect()
+        text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
     }
 
     /// Changes the settings.

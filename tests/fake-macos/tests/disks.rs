@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::{GB, Rig, Service, account, allocate, disk, revert, runnable, sized, volume, workload};
-use native_platform::{Backing, ErrorKind, Exit, LayersStep, Platform, Step, VolumeName, VolumeStep, WorkloadStep};
+use native_platform::{
+    Backing, ErrorKind, Exit, LayersStep, Platform, Scope, Step, VolumeName, VolumeStep, WorkloadStep,
+};
 use native_platform_macos::Privilege;
 
 fn custom(name: VolumeName, reuse: bool, clone_from: Option<PathBuf>) -> Step {
@@ -93,7 +95,8 @@ fn a_cloned_disk_has_its_own_content() {
     }
     // From an image: a kept one serves.
     run(&rig, custom(disk("ws"), true, None), &format!("#!/bin/sh\necho original > {}/note\n", at.display()), |_| {});
-    let image = fs::read_dir(rig.host.fs().join("private/var/work/reuse")).unwrap().next().unwrap().unwrap().path();
+    let image =
+        fs::read_dir(rig.host.fs().join("private/var/fish-native/reuse")).unwrap().next().unwrap().unwrap().path();
     for _ in 0..2 {
         let script = format!("#!/bin/sh\ncat {0}/note && echo changed > {0}/note\n", at.display());
         let (log, _) = run(&rig, custom(disk("ws"), false, Some(image.clone())), &script, |_| {});
@@ -117,6 +120,30 @@ fn a_home_with_a_size_is_a_volume_where_root_mounts_it() {
     let mut session = rig.platform().open(&scope).unwrap();
     session.execute(&account(&[])).unwrap();
     assert_eq!(session.execute(&home()).unwrap_err().kind, ErrorKind::Invalid);
+}
+
+/// `hdiutil` hangs when it makes two images at once.
+#[test]
+fn images_are_made_one_at_a_time() {
+    if !runnable() {
+        return;
+    }
+    let rig = Rig::new(Privilege::Root);
+    let scopes = ["fish-aaaaaa", "fish-bbbbbb", "fish-cccccc"].map(|id| {
+        let scope = rig.scope();
+        Scope { id: id.parse().unwrap(), ..scope }
+    });
+    let start = rig.snapshot();
+    let plan = [account(&[]), volume(disk("ws"), sized(GB)), volume(disk("more"), sized(GB))];
+    std::thread::scope(|threads| {
+        for scope in &scopes {
+            threads.spawn(|| {
+                allocate(&rig.platform(), scope, &plan).unwrap();
+                revert(&rig.platform(), scope, &plan).unwrap();
+            });
+        }
+    });
+    common::same(&start, &rig.snapshot());
 }
 
 #[test]

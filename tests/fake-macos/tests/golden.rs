@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use common::{Rig, Service, runnable};
 use fake_macos::UNSUPPORTED;
 use fake_macos::pattern::fnmatch;
+use native_platform::command::By;
 use native_platform_macos::{COMMANDS, Privilege};
 
 fn rows() -> Vec<Vec<&'static str>> {
@@ -61,13 +62,16 @@ fn every_command_of_the_table_is_known() {
         let mut command = Command::new(rig.host.root().join("bin").join(tool));
         command.args(args).env_clear().stdin(Stdio::null()).output().unwrap().status.code()
     };
-    for row in COMMANDS {
+    // What every system has alike is not emulated.
+    for row in COMMANDS.iter().filter(|row| !["chmod", "mkdir"].contains(&row.tool)) {
+        // Some tools behave in another way for root, who has no reason to call them so.
+        let _account = Service::enter(if row.by == By::Account { Privilege::SudoCommands } else { Privilege::Root });
         let inside = rig.host.fs().display().to_string();
-        let args = row.example(&rig.places(), &rig.site());
+        let args = row.example(&rig.site());
         let args: Vec<_> =
             args.iter().map(|a| a.replace("/private/var/fish/x", &format!("{inside}/private/var/x"))).collect();
         assert_ne!(run(row.tool, &args), Some(UNSUPPORTED), "{} {args:?}", row.tool);
-        if !row.args.is_empty() {
+        if row.arguments().next().is_some() {
             let mut more = args.clone();
             more.insert(0, "--no-such-option".to_owned());
             let code = run(row.tool, &more);

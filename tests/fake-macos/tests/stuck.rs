@@ -9,8 +9,9 @@ use std::fs;
 
 use common::{GB, Rig, Service, account, allocate, disk, revert, runnable, sized, volume, workload};
 use fake_macos::{Action, Fault};
+use native_platform::render::Style;
 use native_platform::{Backing, ErrorKind, LayersStep, Platform, Presence, Step, VolumeName};
-use native_platform_macos::{Privilege, Style};
+use native_platform_macos::Privilege;
 
 fn plan(rig: &Rig, script: &str) -> Vec<Step> {
     let layer = rig.layer("base", &[("init.sh", script)], 0o700);

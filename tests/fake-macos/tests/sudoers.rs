@@ -15,32 +15,32 @@ use std::process::{Command, Stdio};
 use common::{Rig, Service};
 use fake_macos::sudoers::allows;
 use native_platform::Platform;
-use native_platform_macos::{COMMANDS, Places, Privilege, Rules, Site, Style, default_path, render_sudoers};
+use native_platform::command::{CommandSpec, Site};
+use native_platform::render::{HELPER, RenderError, Rules, Style, render_sudoers};
+use native_platform_macos::{Privilege, TABLE, default_site};
 
 const USER: &str = "nobody";
 
 fn rules(style: Style) -> String {
-    let (site, places) = (site(), Places::default());
-    render_sudoers(&Rules::new(style, USER, &site, &places)).unwrap()
+    let site = site();
+    render_sudoers(&Rules::new(style, USER, &TABLE, &site)).unwrap()
 }
 
 fn site() -> Site {
-    let mut site = Site::default();
+    let mut site = default_site();
     site.groups.push(("_developer".parse().unwrap(), 204));
     site
 }
 
 /// Every privileged command that a style has a rule for.
 fn needed(style: Style) -> Vec<Vec<String>> {
-    let (site, places) = (site(), Places::default());
-    let has_rule =
-        |row: &&native_platform_macos::CommandRow| row.privileged() && (style == Style::Wildcard || row.fenceable);
-    let line = |row: &native_platform_macos::CommandRow| {
-        let mut argv = vec![default_path(row.tool).display().to_string()];
-        argv.extend(row.example(&places, &site));
+    let site = site();
+    let line = |row: &CommandSpec| {
+        let mut argv = vec![(TABLE.tool_path)(row.tool).display().to_string()];
+        argv.extend(row.example(&site));
         argv
     };
-    COMMANDS.iter().filter(has_rule).map(line).collect()
+    Rules::new(style, USER, &TABLE, &site).commands().into_iter().map(line).collect()
 }
 
 /// Attacks by people who tried the published rules, and their relatives: all of them were allowed by the published rules
@@ -228,11 +228,10 @@ fn the_wildcard_style_holds_the_published_rules() {
 #[test]
 fn the_helper_takes_no_arguments() {
     let rules = rules(Style::Helper);
-    let helper = native_platform_macos::sudoers::HELPER;
-    assert!(allows(&rules, helper, &[], true) && !allows(&rules, helper, &["x"], true));
-    let (site, places) = (site(), Places::default());
-    let bad = Rules::new(Style::Helper, "a ALL=(ALL) ALL\nb", &site, &places);
-    assert!(render_sudoers(&bad).is_err());
+    assert!(allows(&rules, HELPER, &[], true) && !allows(&rules, HELPER, &["x"], true));
+    let site = site();
+    let bad = Rules::new(Style::Helper, "a ALL=(ALL) ALL\nb", &TABLE, &site);
+    assert!(matches!(render_sudoers(&bad), Err(RenderError::User(_))));
 }
 
 fn program(name: &str) -> Option<String> {
@@ -328,6 +327,40 @@ fn the_real_sudo_denies_every_attack_and_allows_what_is_needed() {
     let answers = ask(&rules(Style::Wildcard), &all);
     let denied: Vec<_> = all.iter().zip(&answers).filter(|(_, yes)| !**yes).map(|(argv, _)| argv).collect();
     assert!(denied.is_empty(), "denied by the wildcard style: {denied:#?}");
+}
+
+/// What the command line prints is what the real sudo was asked about; and its own question gets the real answer.
+#[test]
+fn the_command_line_renders_and_checks() {
+    if let Some(why) = unavailable() {
+        println!("skipped: {why}");
+        return;
+    }
+    let program = e2e::binary();
+    let fish = program.to_str().unwrap();
+    let site = default_site();
+    for (name, style) in [("helper", Style::Helper), ("regex", Style::Regex), ("wildcard", Style::Wildcard)] {
+        let printed = sh("exec \"$1\" sudoers --platform macos --style \"$2\" --user nobody", &[fish, name]);
+        let rendered = render_sudoers(&Rules::new(style, USER, &TABLE, &site)).unwrap();
+        assert_eq!(String::from_utf8_lossy(&printed.stdout), rendered, "{name}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sudoers");
+    // In a mount namespace of its own, as above: the helper and the rules are there for sudo alone.
+    let script = "set -e; mount --make-rprivate /; mount --bind \"$1\" /etc/sudoers; mkdir \"$2/up\" \"$2/work\"\n\
+        mount -t overlay overlay -o \"lowerdir=/usr,upperdir=$2/up,workdir=$2/work\" /usr\n\
+        mkdir -p /usr/libexec; cp /usr/bin/true /usr/libexec/fish-native-helper\n\
+        set +e; \"$3\" sudoers --platform linux --check --user nobody --json; echo \"exit $?\"";
+    for (rules, answer) in [(rules(Style::Helper), "exit 0"), ("# none\n".to_owned(), "exit 10")] {
+        fs::write(&file, rules).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o440)).unwrap();
+        let work = tempfile::tempdir().unwrap();
+        let words = [script, file.to_str().unwrap(), work.path().to_str().unwrap(), fish];
+        let output = sh("exec unshare -m /bin/sh -c \"$1\" sh \"$2\" \"$3\" \"$4\"", &words);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(answer), "{text} {}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains("/usr/libexec/fish-native-helper"), "{text}");
+    }
 }
 
 /// The emulated sudo answers as the real one does, for every command and attack in both styles.

@@ -21,8 +21,9 @@ use anyhow::{Context, bail};
 
 fn main() -> ExitCode {
     // The node's helpers are this program.
-    if native_helper::is_helper_call() {
-        return ExitCode::from(native_helper::run_as_helper());
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some(code) = native_helper::hidden_entry(&native_helper::Host::current(), &args) {
+        return code;
     }
     match run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use e2e::{Bench, Tree};
-use native_config::{EnvironmentId, Source, Target, parse_config, parse_label};
+use native_config::{DriverConfig, EnvironmentId, Source, Target, parse_config, parse_label};
 use native_driver::{AllocateRequest, DeallocateError, Driver, NativeDriver, PrepareOptions, Watch};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -38,8 +38,9 @@ pub(crate) struct Node {
 impl Node {
     /// A driver, not prepared yet.
     pub(crate) fn driver() -> anyhow::Result<Arc<dyn Driver>> {
-        let platform = native_helper::HelperPlatform::for_current_user().map_err(|e| anyhow::anyhow!("{e}"))?;
-        Ok(Arc::new(NativeDriver::new("native".parse()?, Arc::new(platform))))
+        let (host, config) = (native_helper::Host::current(), DriverConfig::default());
+        let platform = native_helper::open(&host, &config).map_err(|e| anyhow::anyhow!("{e}"))?;
+        Ok(Arc::new(NativeDriver::new("native".parse()?, platform)))
     }
 
     /// Takes the driver to a bench of its own. Waits for its turn on the host.

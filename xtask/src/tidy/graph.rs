@@ -20,7 +20,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
         &["native-driver", "native-helper", "native-images", "native-capacity", "native-platform", "native-config"],
     ),
     ("e2e", &[]),
-    ("fake-macos", &["native-platform-macos"]),
+    ("fake-macos", &["fish-native", "native-helper", "native-platform-macos"]),
     ("soak", &["e2e", "native-driver", "native-helper", "native-config"]),
     ("xtask", &["native-driver", "native-helper", "native-images", "native-capacity", "native-config"]),
 ];

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use native_config::{Source, Target};
+use native_config::Source;
 use native_driver::{NodeUsage, PrepareOptions, Tenant, WhatIf};
 
 use crate::cli::CapacityArgs;
@@ -16,7 +16,7 @@ use crate::nowhere::Nowhere;
 /// Answers from the host and the journals, or from what the command line says in their place.
 pub(crate) async fn capacity(context: &Context, args: &CapacityArgs) -> Result<u8, Failure> {
     let (name, config) = context.config()?;
-    let label = load::label(&context.printer, &args.label.label)?;
+    let label = load::label(context.host.target(), &context.printer, &args.label.label)?;
     let definition = load::definition(&label, &name, args.label.definition)?;
     let usage = match &args.usage {
         Some(path) => NodeUsage::Given(tenants(context, path)?),
@@ -71,7 +71,7 @@ fn tenants(context: &Context, path: &Path) -> Result<Vec<Tenant>, Failure> {
         // Everything else goes through the reader that labels go through, with its checks and its messages.
         let text = definition_text(item).ok_or_else(|| wrong(format!("entry {n} is not a mapping")))?;
         let source = Source::new(&name, &text);
-        let checked = native_config::parse_label(&source, Target::current());
+        let checked = native_config::parse_label(&source, context.host.target());
         let (label, _) = checked
             .into_result()
             .map_err(|problems| load::refused("usage", &name, &text, &problems.0, &context.printer))?;

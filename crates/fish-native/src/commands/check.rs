@@ -1,6 +1,6 @@
 //! `check`: configurations and labels, without touching the host.
 
-use native_config::{Problem, Severity, Source, Target};
+use native_config::{Problem, Severity, Source};
 use serde_json::json;
 
 use crate::cli::{CheckArgs, Kind};
@@ -46,8 +46,12 @@ pub(crate) fn check(context: &Context, args: &CheckArgs) -> Result<u8, Failure> 
             None => native_config::sniff(&source),
         };
         let (word, problems) = match kind {
-            native_config::Kind::Label => ("label", native_config::parse_label(&source, Target::current()).problems),
-            native_config::Kind::Config => ("config", native_config::parse_config(&source, Target::current()).problems),
+            native_config::Kind::Label => {
+                ("label", native_config::parse_label(&source, context.host.target()).problems)
+            }
+            native_config::Kind::Config => {
+                ("config", native_config::parse_config(&source, context.host.target()).problems)
+            }
         };
         let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
         if !problems.is_empty() && !context.printer.is_json() {

@@ -219,7 +219,7 @@ fn wanted(context: &Context, args: &SourceArgs) -> Result<Vec<ImageRef>, Failure
         return Err(Failure::usage("--sum goes with an address; a label has its own sums"));
     }
     let (name, _) = context.config()?;
-    let label = load::label(&context.printer, Path::new(&args.source))?;
+    let label = load::label(context.host.target(), &context.printer, Path::new(&args.source))?;
     let definition = load::definition(&label, &name, None)?;
     Ok(definition.images.iter().map(native_driver::images::wanted).collect())
 }

@@ -9,6 +9,9 @@ mod environments;
 mod images;
 mod reference;
 mod run;
+mod sudoers;
+
+use native_helper::Host;
 
 use crate::cli::{Cli, Command};
 use crate::context::Context;
@@ -17,8 +20,8 @@ use crate::printer::Printer;
 use crate::watch::Stop;
 
 /// Does what was asked for and returns the exit code.
-pub(crate) async fn run(cli: Cli, printer: Printer, stop: Stop) -> Result<u8, Failure> {
-    let context = Context { printer, stop, global: cli.global };
+pub(crate) async fn run(cli: Cli, host: Host, printer: Printer, stop: Stop) -> Result<u8, Failure> {
+    let context = Context { host, printer, stop, global: cli.global };
     match cli.command {
         Command::Run(args) => run::run(&context, &args).await,
         Command::Allocate(args) => environments::allocate(&context, &args).await,
@@ -33,6 +36,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer, stop: Stop) -> Result<u8, Fa
         Command::Doctor => audit::doctor(&context).await,
         Command::Audit { fix } => audit::audit(&context, fix).await,
         Command::Images(command) => images::images(&context, &command).await,
+        Command::Sudoers(args) => sudoers::sudoers(&context, &args),
         Command::Demo => demo::demo(&context).await,
         Command::Completions { shell } => Ok(reference::completions(&context, shell)),
         Command::Man { dir, markdown } => reference::man(&context, dir.as_deref(), markdown),

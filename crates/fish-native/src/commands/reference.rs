@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use clap::{Command, CommandFactory};
+use native_config::Target;
+use native_platform::render::render_reference;
 use serde_json::json;
 
 use crate::cli::{Cli, Page};
@@ -28,6 +30,7 @@ pub(crate) fn man(context: &Context, dir: Option<&Path>, markdown: Option<Page>)
         let text = match page {
             Page::Cli => reference(),
             Page::ExitCodes => exit::markdown(),
+            Page::PrivilegedCommands => commands()?,
         };
         context.printer.line(text.trim_end());
         context.printer.document(&json!({ "page": text }));
@@ -55,6 +58,12 @@ pub(crate) fn man(context: &Context, dir: Option<&Path>, markdown: Option<Page>)
     }
     context.printer.document(&json!({ "pages": written }));
     Ok(Exit::Done.code())
+}
+
+/// The page on the commands that are run on a host, of both systems.
+fn commands() -> Result<String, Failure> {
+    let tables = [native_helper::table(Target::Macos), native_helper::table(Target::Linux)];
+    render_reference(&tables).map_err(|e| Failure::new(Exit::Bug, "man", "render the page").because_of(&e))
 }
 
 /// The reference page: every command with its help, as it is printed on a screen of 100 columns.

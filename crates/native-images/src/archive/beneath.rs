@@ -12,6 +12,19 @@ pub(crate) fn name(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
 }
 
+/// A file's mode in this system's type for it: 32 bits on Linux, 16 on macOS. No mode has more.
+pub(crate) fn mode(bits: u32) -> Mode {
+    fn narrow<T: TryFrom<u32> + Default>(bits: u32) -> T {
+        T::try_from(bits).unwrap_or_default()
+    }
+    Mode::from_raw_mode(narrow(bits & 0o7777))
+}
+
+/// The bits of a mode in this system's type for it.
+pub(crate) fn bits(mode: impl Into<u32>) -> u32 {
+    mode.into()
+}
+
 /// Opens a directory by path: the one place where a path of the caller's is resolved as a whole.
 pub(crate) fn open_root(path: &std::path::Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -70,7 +70,7 @@ impl<'a> TreeWriter<'a> {
                 return Err(refuse(Refusal::Root));
             }
             let mode = (entry.mode & 0o1777) | 0o700;
-            let result = rustix::fs::fchmod(&self.root, Mode::from_raw_mode(mode));
+            let result = rustix::fs::fchmod(&self.root, beneath::mode(mode));
             self.wrote(&entry.path, result.map_err(Into::into))?;
             return self.note(b"", &entry.path, &Record::Directory { mode, mtime: entry.mtime });
         };
@@ -122,7 +122,7 @@ impl<'a> TreeWriter<'a> {
                 rustix::fs::mkdirat(parent, beneath::name(last), Mode::from_raw_mode(0o700))?;
             }
             let dir = beneath::open_dir(parent, last)?;
-            rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode))?;
+            rustix::fs::fchmod(&dir, beneath::mode(mode))?;
             Ok(dir)
         })();
         let dir = self.wrote(shown, made)?;
@@ -162,7 +162,7 @@ impl<'a> TreeWriter<'a> {
             for (name, value) in &entry.xattrs {
                 set_xattr(&file, name, value)?;
             }
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+            rustix::fs::fchmod(&file, beneath::mode(mode))?;
             Ok(rustix::fs::futimens(&file, &beneath::times(entry.mtime))?)
         })();
         self.wrote(&entry.path, finished)?;

@@ -71,7 +71,7 @@ fn layer_problems(store: &Store, digest: &str) -> Result<(u64, Vec<Problem>), Ca
     let mut check = Check { files: 0, problems: Vec::new(), buffer: vec![0; 256 * 1024] };
     if let Some(Record::Directory { mode, .. }) = wanted.remove(&b""[..]) {
         let stat = rustix::fs::fstat(&root).map_err(|error| at("read", &tree)(error.into()))?;
-        if stat.st_mode & 0o7777 != mode {
+        if beneath::bits(stat.st_mode) & 0o7777 != mode {
             check.changed(b".", "mode");
         }
     }
@@ -129,14 +129,14 @@ impl Check {
         self.files += 1;
         match (record, beneath::kind(&stat)) {
             (Record::Directory { mode, .. }, FileType::Directory) => {
-                if stat.st_mode & 0o7777 != mode {
+                if beneath::bits(stat.st_mode) & 0o7777 != mode {
                     self.changed(path, "mode");
                 }
                 let inner = beneath::open_dir(dir.as_fd(), name)?;
                 self.directory(&inner, path, wanted)?;
             }
             (Record::File { mode, mtime, size, crc, segments }, FileType::RegularFile) => {
-                if stat.st_mode & 0o7777 != mode {
+                if beneath::bits(stat.st_mode) & 0o7777 != mode {
                     self.changed(path, "mode");
                 }
                 if u64::try_from(stat.st_size) != Ok(size) {

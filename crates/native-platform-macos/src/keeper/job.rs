@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ChildStdin, ExitCode, Stdio};
 use std::thread;
 
-use super::{JobSpec, Report};
+use nix::unistd::{Uid, User};
+
+use super::{Command, JobSpec, Report};
 use crate::mac::Answer;
 
 /// The most of a job's messages that is kept: their end, where the reason is.
@@ -25,7 +28,7 @@ pub(super) fn run(spec: &JobSpec) -> Answer {
     let (sent, said, errors) = thread::scope(|scope| {
         let said = scope.spawn(|| end_of(stdout));
         let errors = scope.spawn(|| end_of(stderr));
-        let sent = stdin.map_or(Ok(()), |pipe| send(BufWriter::new(pipe), spec));
+        let sent = stdin.map_or(Ok(()), |pipe| send(pipe, spec));
         (sent, said.join().unwrap_or_default(), errors.join().unwrap_or_default())
     });
     let ended = child.wait();
@@ -61,12 +64,42 @@ fn end_of(pipe: Option<impl Read>) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn send(mut pipe: impl Write, spec: &JobSpec) -> io::Result<()> {
+/// Writes the job, then its input: a tree as an archive, by a process of its own that has the rights of the driver's
+/// user. Root would follow a link in the tree to what that user may not read.
+fn send(mut pipe: ChildStdin, spec: &JobSpec) -> io::Result<()> {
     writeln!(pipe, "{}", spec.job)?;
-    if let Some(tree) = &spec.tree {
-        archive(&mut pipe, tree)?;
+    pipe.flush()?;
+    let Some(tree) = &spec.tree else { return Ok(()) };
+    let mut argv = spec.keeper.clone();
+    argv.push("archive".to_owned());
+    let mut process = Command(argv).process();
+    if spec.reader != 0 && rustix::process::geteuid().is_root() {
+        let user = User::from_uid(Uid::from_raw(spec.reader)).ok().flatten();
+        // With another user, the library drops the groups of root's as well.
+        process.uid(spec.reader).gid(user.map_or(spec.reader, |user| user.gid.as_raw()));
     }
-    pipe.flush()
+    let mut child = process.stdin(Stdio::piped()).stdout(pipe).stderr(Stdio::piped()).spawn()?;
+    // The command holds the other end of the pipe; it is to see the end when the child is gone.
+    drop(process);
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(&serde_json::to_vec(tree)?)?;
+    }
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+/// `archive`: writes the tree that standard input names as an archive to standard output.
+pub(super) fn write_archive(tree: &Path) -> ExitCode {
+    match archive(BufWriter::new(io::stdout().lock()), tree) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(io::stderr(), "{}: {error}", tree.display()));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Writes a tree as an archive: files, directories, links, with modes and times. Owners mean nothing: all of it

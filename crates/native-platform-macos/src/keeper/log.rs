@@ -1,13 +1,13 @@
 //! The log in two halves, so that its size is bounded and its end is always there.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{LOG, OLD_LOG, create};
+use super::{Dir, LOG, OLD_LOG};
 
 pub(super) struct Log {
-    dir: PathBuf,
+    dir: Dir,
     file: File,
     written: u64,
     half: u64,
@@ -15,15 +15,16 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn open(dir: &Path, most: u64) -> io::Result<Self> {
-        Ok(Self { dir: dir.to_owned(), file: create(dir, LOG)?, written: 0, half: (most / 2).max(1) })
+        let dir = Dir::open(dir)?;
+        Ok(Self { file: dir.create(LOG)?, dir, written: 0, half: (most / 2).max(1) })
     }
 
     /// Writes; a full disk costs the log its text and the workload nothing.
     pub(super) fn write(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.written >= self.half {
-                drop(fs::rename(self.dir.join(LOG), self.dir.join(OLD_LOG)));
-                match create(&self.dir, LOG) {
+                drop(self.dir.rename(LOG, OLD_LOG));
+                match self.dir.create(LOG) {
                     Ok(file) => (self.file, self.written) = (file, 0),
                     Err(_) => return,
                 }
@@ -41,6 +42,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_oldest_goes_first() {

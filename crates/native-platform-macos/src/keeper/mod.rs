@@ -1,12 +1,13 @@
 //! The keeper: our own program again, in a hidden entry, as the process that stays beside a workload.
 //!
 //! It runs with the driver's rights: as root in the root mode, as the service's user with `sudo -n` in front of
-//! each command otherwise; so one program serves both. Three modes, each of which reads one document:
+//! each command otherwise; so one program serves both. Four modes, each of which reads one document:
 //!
 //! 1. `job` runs one job as the account, with an archive of a tree as its input if asked to, and answers.
 //! 2. `workload` starts a second process of itself and answers when the entry has started. The second one
 //!    (`workload-stays`) holds the log, the lifetime and the memory limit, and writes how the entry ended.
-//! 3. `enter` runs a command of `exec` and passes its streams through in frames.
+//! 3. `archive` writes a tree as an archive; as the driver's user where the keeper is root.
+//! 4. `enter` runs a command of `exec` and passes its streams through in frames.
 //!
 //! Nothing secret is in an argument or a file: variables come by standard input and go on by standard input.
 
@@ -16,13 +17,16 @@ mod job;
 mod log;
 mod workload;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
+use std::time::Duration;
 
-use native_platform::Exit;
+use native_platform::{Exit, Invocation, Runner, SystemRunner};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use frame::{Frame, read_frame};
@@ -53,21 +57,31 @@ impl Command {
         process
     }
 
-    /// Runs it to its end and returns what it printed. For commands that are short by nature.
+    /// Runs it and returns what it printed; nothing if it can't be run or takes too long. One that hangs must not hold
+    /// up the workload's output, nor its end.
     fn output(&self) -> String {
-        let output = self.process().stdin(Stdio::null()).stderr(Stdio::null()).output();
-        output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default()
+        let Some((program, args)) = self.0.split_first() else { return String::new() };
+        let invocation = Invocation::new("keeper", PathBuf::from(program), args.to_vec());
+        let output = SystemRunner::real().run(&Invocation { limit: PATIENCE, ..invocation });
+        output.map(|o| o.stdout).unwrap_or_default()
     }
 }
+
+/// How long a command may take that is short by nature.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A job to run.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct JobSpec {
+    /// Starts this keeper again, without the mode.
+    pub(crate) keeper: Vec<String>,
     pub(crate) command: Command,
     /// The line of shell.
     pub(crate) job: String,
     /// What its report starts with.
     pub(crate) token: String,
+    /// Whose rights the tree is read with, where this process is root.
+    pub(crate) reader: u32,
     /// A tree to write to it as an archive.
     pub(crate) tree: Option<PathBuf>,
 }
@@ -118,20 +132,34 @@ pub(crate) struct Status {
     pub(crate) exit: Option<Exit>,
 }
 
-/// Makes a file in an environment's directory, instead of one that is there. The directory may be the driver's
-/// while we are root: an existing file is never opened (it may be a link), and the new one becomes the driver's.
-pub(crate) fn create(dir: &Path, name: &str) -> io::Result<File> {
-    let path = dir.join(name);
-    match fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
+/// An environment's directory. It may be the driver's while we are root, so it is opened once and never through a link,
+/// no file that is there is ever opened (it may be a link), and new ones become the driver's.
+pub(crate) struct Dir(OwnedFd);
+
+impl Dir {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
     }
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
-    if rustix::process::geteuid().is_root() {
-        let owner = fs::metadata(dir)?;
-        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+
+    /// Makes a file instead of the one that is there.
+    pub(crate) fn create(&self, name: &str) -> io::Result<File> {
+        match rustix::fs::unlinkat(&self.0, name, AtFlags::empty()) {
+            Err(e) if e != rustix::io::Errno::NOENT => return Err(e.into()),
+            _ => {}
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(&self.0, name, flags, Mode::from_raw_mode(0o640))?);
+        if rustix::process::geteuid().is_root() {
+            let owner = rustix::fs::fstat(&self.0)?;
+            fchown(&file, Some(owner.st_uid), Some(owner.st_gid))?;
+        }
+        Ok(file)
     }
-    Ok(file)
+
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?)
+    }
 }
 
 /// Runs the keeper. The binary calls this from its hidden entry; there is no other use for it.
@@ -144,6 +172,7 @@ pub fn main(mode: &str) -> ExitCode {
         "workload" => read().map_or_else(failed, |spec| workload::start(&spec)),
         "workload-stays" => return read().map_or(ExitCode::FAILURE, |spec| workload::stay(&spec)),
         "enter" => return enter::run(),
+        "archive" => return read::<PathBuf>().map_or(ExitCode::FAILURE, |tree| job::write_archive(&tree)),
         other => failed(format!("the keeper has no mode {other:?}")),
     };
     say(&answer);

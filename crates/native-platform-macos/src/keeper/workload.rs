@@ -1,6 +1,6 @@
 //! `workload`: starts the entry and stays with it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use native_platform::Exit;
 
 use super::log::Log;
-use super::{Command, Report, STATUS, Status, VERSION, WorkloadSpec, create, failed, say};
+use super::{Command, Dir, Report, STATUS, Status, VERSION, WorkloadSpec, failed, say};
 use crate::job::end_mark;
 use crate::mac::Answer;
 use crate::parse;
@@ -64,14 +64,15 @@ pub(super) fn stay(spec: &WorkloadSpec) -> ExitCode {
 struct Running<'a> {
     spec: &'a WorkloadSpec,
     events: mpsc::Receiver<Event>,
+    dir: Dir,
     log: Log,
     child: std::process::Child,
     began: Instant,
     pid: u32,
     exit: Option<Exit>,
     all_printed: bool,
-    /// The exit code, while its output is still on its way.
-    code: Option<(i32, Instant)>,
+    /// The exit code, while its output is still on its way; and until when that is waited for, if nothing marks its end.
+    code: Option<(i32, Option<Instant>)>,
     /// The first of our own signals, and why they were sent.
     stopping: Option<(Instant, Why)>,
     _lock: File,
@@ -87,6 +88,7 @@ impl<'a> Running<'a> {
     fn start(spec: &'a WorkloadSpec) -> Result<Self, Answer> {
         let at = |what: &'static str| move |e: io::Error| failed(format!("{what}: {e}"));
         let lock = lock(&spec.lock).map_err(at("lock the environment"))?;
+        let dir = Dir::open(&spec.dir).map_err(at("open the environment's directory"))?;
         let log = Log::open(&spec.dir, spec.log_bytes).map_err(at("create the log"))?;
         let mut child = spec
             .command
@@ -112,6 +114,7 @@ impl<'a> Running<'a> {
         let mut running = Self {
             spec,
             events,
+            dir,
             log,
             child,
             began: Instant::now(),
@@ -164,19 +167,20 @@ impl<'a> Running<'a> {
             match self.events.recv_timeout(Duration::from_millis(tick)) {
                 Ok(Event::Printed(bytes)) => self.log.write(&bytes),
                 Ok(Event::AllPrinted) => self.all_printed = true,
-                Ok(Event::Said(Report::Ended(code))) => self.code = Some((code, Instant::now())),
+                Ok(Event::Said(Report::Ended(code))) => self.code = Some((code, None)),
                 Ok(Event::Said(_)) => {}
                 Ok(Event::Closed) => {
                     control_open = false;
-                    // The shell is gone and said nothing: SIGKILL, which nobody reports.
-                    self.code.get_or_insert((128 + 9, Instant::now()));
+                    // The shell is gone and said nothing: SIGKILL, which nobody reports. It left no mark in the output;
+                    // what is on its way comes within a moment.
+                    let until = Instant::now() + Duration::from_millis(200);
+                    self.code.get_or_insert((128 + 9, Some(until)));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            // A shell that was killed left no mark in the output; what is on its way comes within a moment.
-            if let Some((code, since)) = self.code
-                && (self.all_printed || since.elapsed() > Duration::from_millis(200))
+            if let Some((code, until)) = self.code
+                && (self.all_printed || until.is_some_and(|until| Instant::now() > until))
             {
                 self.ended(code);
             }
@@ -236,8 +240,8 @@ impl<'a> Running<'a> {
     fn write_status(&self) -> io::Result<()> {
         let status = Status { version: VERSION, pid: self.pid, exit: self.exit.clone() };
         let temp = "status.tmp";
-        create(&self.spec.dir, temp)?.write_all(&serde_json::to_vec(&status)?)?;
-        fs::rename(self.spec.dir.join(temp), self.spec.dir.join(STATUS))
+        self.dir.create(temp)?.write_all(&serde_json::to_vec(&status)?)?;
+        self.dir.rename(temp, STATUS)
     }
 }
 
@@ -285,4 +289,5 @@ fn printed(mut pipe: impl Read, mark: &[u8], send: &mpsc::Sender<Event>) {
         pass(std::mem::replace(&mut held, rest));
     }
     pass(held);
+    drop(send.send(Event::AllPrinted));
 }

@@ -3,14 +3,14 @@
 //! `hdiutil` needs no root for any of this. Its warnings (macOS 27 deprecates it) go to standard error, so
 //! only standard output is read.
 
+use native_platform::command::{CommandSpec, Means, Outcome, Piece, Retry, Slot};
+
 use super::{SYSTEM, USER, code, texts};
-use crate::row::{CommandRow, Means, Outcome, Piece, Retry};
-use crate::slot::Slot;
 
 use Piece::{Slot as S, Text as T};
 
 /// Creates an image.
-pub const IMAGE_CREATE: CommandRow = CommandRow {
+pub const IMAGE_CREATE: CommandSpec = CommandSpec {
     id: "image-create",
     tool: "hdiutil",
     // A sparse image takes from the host what is written to it and no more; the size is the limit of the file
@@ -37,21 +37,21 @@ pub const IMAGE_CREATE: CommandRow = CommandRow {
     outcomes: &[code(1, "Resource busy", Means::Again, "actions/runner-images#7522: XProtect looks at it")],
     retry: Retry { times: 5, pause_ms: 1000 },
     limit_s: 600,
-    ..CommandRow::PLAIN
+    ..CommandSpec::PLAIN
 };
 
 /// Copies an image.
-pub const IMAGE_CLONE: CommandRow = CommandRow {
+pub const IMAGE_CLONE: CommandSpec = CommandSpec {
     id: "image-clone",
     tool: "cp",
     args: &[&[T("-c")], &[S(Slot::Path)], &[S(Slot::Path)]],
     what: "copy a prepared image, by cloning its blocks",
     limit_s: 600,
-    ..CommandRow::PLAIN
+    ..CommandSpec::PLAIN
 };
 
 /// Mounts an image.
-pub const IMAGE_ATTACH: CommandRow = CommandRow {
+pub const IMAGE_ATTACH: CommandSpec = CommandSpec {
     id: "image-attach",
     tool: "hdiutil",
     args: &[
@@ -69,17 +69,17 @@ pub const IMAGE_ATTACH: CommandRow = CommandRow {
     retry: Retry { times: 5, pause_ms: 1000 },
     limit_s: 60,
     undo: Some("image-detach"),
-    ..CommandRow::PLAIN
+    ..CommandSpec::PLAIN
 };
 
 /// All attached images.
-pub const IMAGE_INFO: CommandRow = CommandRow {
+pub const IMAGE_INFO: CommandSpec = CommandSpec {
     id: "image-info",
     tool: "hdiutil",
     args: texts!["info", "-plist"],
     what: "which images are attached: asked before attaching and after detaching",
     limit_s: 30,
-    ..CommandRow::PLAIN
+    ..CommandSpec::PLAIN
 };
 
 /// `hdiutil detach` and its relatives.
@@ -89,7 +89,7 @@ const DETACH: &[Outcome] = &[
 ];
 
 /// Unmounts and detaches.
-pub const IMAGE_DETACH: CommandRow = CommandRow {
+pub const IMAGE_DETACH: CommandSpec = CommandSpec {
     id: "image-detach",
     tool: "hdiutil",
     args: &[&[T("detach")], &[T("/dev/"), S(Slot::Device)]],
@@ -97,11 +97,11 @@ pub const IMAGE_DETACH: CommandRow = CommandRow {
     outcomes: DETACH,
     retry: Retry { times: 5, pause_ms: 1000 },
     limit_s: 60,
-    ..CommandRow::PLAIN
+    ..CommandSpec::PLAIN
 };
 
 /// Detaches what something still holds.
-pub const IMAGE_DETACH_FORCE: CommandRow = CommandRow {
+pub const IMAGE_DETACH_FORCE: CommandSpec = CommandSpec {
     id: "image-detach-force",
     args: &[&[T("detach")], &[T("/dev/"), S(Slot::Device)], &[T("-force")]],
     what: "detach although something holds it, when asking nicely did not help",
@@ -110,7 +110,7 @@ pub const IMAGE_DETACH_FORCE: CommandRow = CommandRow {
 };
 
 /// Detaches where hdiutil is deprecated.
-pub const IMAGE_EJECT: CommandRow = CommandRow {
+pub const IMAGE_EJECT: CommandSpec = CommandSpec {
     id: "image-eject",
     tool: "diskutil",
     args: &[&[T("eject")], &[S(Slot::Device)]],
@@ -121,28 +121,28 @@ pub const IMAGE_EJECT: CommandRow = CommandRow {
     ],
     retry: Retry { times: 2, pause_ms: 1000 },
     limit_s: 60,
-    ..CommandRow::PLAIN
+    ..CommandSpec::PLAIN
 };
 
 /// What is mounted where.
-pub const MOUNTS: CommandRow = CommandRow {
+pub const MOUNTS: CommandSpec = CommandSpec {
     id: "mounts",
     tool: "mount",
     what: "what is mounted where, and whether owners count there",
-    ..CommandRow::PLAIN
+    ..CommandSpec::PLAIN
 };
 
 /// Whether a volume is indexed.
-pub const SPOTLIGHT: CommandRow = CommandRow {
+pub const SPOTLIGHT: CommandSpec = CommandSpec {
     id: "spotlight",
     tool: "mdutil",
     args: &[&[T("-s")], &[SYSTEM, T("/Volumes")]],
     what: "whether Spotlight is on; volumes are made without an index, so nothing is switched off",
-    ..CommandRow::PLAIN
+    ..CommandSpec::PLAIN
 };
 
 /// Gives a volume that has content to the account.
-pub const VOLUME_OWN: CommandRow = CommandRow {
+pub const VOLUME_OWN: CommandSpec = CommandSpec {
     id: "volume-own",
     tool: "chown",
     args: &[
@@ -160,5 +160,5 @@ pub const VOLUME_OWN: CommandRow = CommandRow {
     ),
     // chown follows a symbolic link that ends with a slash, and sudo can't see that the path is a mount point.
     fenceable: false,
-    ..CommandRow::PLAIN
+    ..CommandSpec::PLAIN
 };

@@ -12,11 +12,13 @@ pub use accounts::*;
 pub use disks::*;
 pub use processes::*;
 
-use crate::row::{CommandRow, Ending, Means, Outcome, Piece, Place};
-use crate::slot::Slot;
+use std::path::PathBuf;
+
+use native_platform::Ended;
+use native_platform::command::{CommandSpec, Means, Outcome, Piece, Place, Slot, Table};
 
 /// All commands, in the order of an environment's life.
-pub static COMMANDS: &[CommandRow] = &[
+pub static COMMANDS: &[CommandSpec] = &[
     OS_VERSION,
     HARDWARE,
     ACCESS_READ,
@@ -44,6 +46,10 @@ pub static COMMANDS: &[CommandRow] = &[
     SPOTLIGHT,
     VOLUME_OWN,
     JOB,
+    DIRECTORY_CLOSE,
+    DIRECTORY_MAKE,
+    TREE_CLONE,
+    UNPACK,
     PROCESSES,
     INTERRUPT,
     DOMAIN_PRINT,
@@ -54,6 +60,10 @@ pub static COMMANDS: &[CommandRow] = &[
     CRONTAB_REMOVE,
     LEFTOVERS_DELETE,
     IPC_LIST,
+    OWN_CRONTAB_REMOVE,
+    OWN_FLAGS_CLEAR,
+    OWN_LEFTOVERS_DELETE,
+    OWN_IPC_REMOVE,
     IMAGE_DETACH,
     IMAGE_DETACH_FORCE,
     IMAGE_EJECT,
@@ -62,9 +72,28 @@ pub static COMMANDS: &[CommandRow] = &[
     USER_DELETE,
 ];
 
-/// The row with this id.
-pub fn command(id: &str) -> Option<&'static CommandRow> {
-    COMMANDS.iter().find(|row| row.id == id)
+/// The published rules for commands that the driver does not run any more: it unpacks as the account, sets owners when a
+/// disk is made, and makes disks without an index. They stay in the wildcard style, which is a host's rules
+/// as they are.
+const RETIRED: &[&str] = &[
+    "/usr/bin/tar -xf - --uname fish-[a-z][a-z][a-z][a-z][a-z][a-z] -C /Users/fish-[a-z][a-z][a-z][a-z][a-z][a-z]/",
+    "/usr/bin/tar -xf - --uname fish-[a-z][a-z][a-z][a-z][a-z][a-z] -C /Volumes/fish-[a-z][a-z][a-z][a-z][a-z][a-z]_*/",
+    "/usr/bin/mdutil -i off /Volumes/fish-[a-z][a-z][a-z][a-z][a-z][a-z]_*/",
+];
+
+/// The table.
+pub static TABLE: Table =
+    Table { os: "macOS", commands: COMMANDS, retired: RETIRED, tool_path: default_path, helper_only: None };
+
+/// Where macOS has a tool. Fixed, because the sudo rules name them so and `PATH` is nobody's promise.
+pub fn default_path(tool: &str) -> PathBuf {
+    let dir = match tool {
+        "rm" | "ps" | "cp" | "launchctl" | "sh" | "chmod" | "mkdir" => "/bin",
+        "mount" => "/sbin",
+        "createhomedir" | "chown" | "diskutil" | "sysctl" => "/usr/sbin",
+        _ => "/usr/bin",
+    };
+    PathBuf::from(dir).join(tool)
 }
 
 const USER: Piece = Piece::Slot(Slot::User);
@@ -72,24 +101,28 @@ const SYSTEM: Piece = Piece::At(Place::System);
 
 /// One argument that is a fixed text.
 macro_rules! texts {
-    ($($text:literal),* $(,)?) => { &[$(&[$crate::row::Piece::Text($text)]),*] };
+    ($($text:literal),* $(,)?) => { &[$(&[native_platform::command::Piece::Text($text)]),*] };
 }
 use texts;
 
-const fn outcome(ending: Ending, text: &'static str, means: Means, source: &'static str) -> Outcome {
+const fn outcome(ending: Ended, text: &'static str, means: Means, source: &'static str) -> Outcome {
     Outcome { ending, text, means, source }
 }
 
 const fn code(code: i32, text: &'static str, means: Means, source: &'static str) -> Outcome {
-    outcome(Ending::Code(code), text, means, source)
+    outcome(Ended::Code(code), text, means, source)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::Places;
-    use crate::slot::Site;
+    use native_platform::command::{By, Site};
+
     use std::collections::BTreeSet;
+
+    fn site() -> Site {
+        crate::default_site()
+    }
 
     #[test]
     fn rows_are_complete() {
@@ -101,7 +134,8 @@ mod tests {
             assert!(row.undo.is_none_or(|id| ids.contains(id)), "{}: undo", row.id);
             let again = row.outcomes.iter().any(|o| matches!(o.means, Means::Again | Means::Busy));
             assert!(!again || row.retry.times > 0, "{}: tried again, but how often?", row.id);
-            assert_eq!(row.example(&Places::default(), &Site::default()).len(), row.args.len(), "{}", row.id);
+            assert_eq!(row.example(&site()).len(), row.arguments().count(), "{}", row.id);
+            assert!(row.by == By::Driver || !row.privileged(), "{}: root and the account at once", row.id);
         }
     }
 
@@ -117,12 +151,12 @@ mod tests {
 
     #[test]
     fn a_value_cannot_be_read_as_more() {
-        let (places, site) = (Places::default(), Site::default());
+        let site = site();
         for bad in ["root", "fish-abcdef root", "-r", "fish-abcde/", "../fish-abcdef", "fish-abcdef\n", ""] {
-            assert!(USER_DELETE.bind(&places, &site, &[bad]).is_err(), "{bad:?}");
+            assert!(USER_DELETE.bind(&site, &[bad]).is_err(), "{bad:?}");
         }
-        assert_eq!(USER_DELETE.bind(&places, &site, &["fish-abcdef"]).unwrap(), [".", "delete", "/Users/fish-abcdef"]);
-        assert_eq!(USER_DELETE.regex(&places, &site), "^\\. delete /Users/fish-[a-z]{6}$");
-        assert_eq!(KILL.regex(&places, &site), "^-KILL -U 7[0-9]{4}$");
+        assert_eq!(USER_DELETE.bind(&site, &["fish-abcdef"]).unwrap(), [".", "delete", "/Users/fish-abcdef"]);
+        assert_eq!(USER_DELETE.regex(&site), "^\\. delete /Users/fish-[a-z]{6}$");
+        assert_eq!(KILL.regex(&site), "^-KILL -U 7[0-9]{4}$");
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::host::{Image, State};
-use crate::{Host, Reply};
+use crate::{Host, Reply, fault};
 
 const DEPRECATED: &str = "hdiutil: WARNING: this verb is deprecated. Please use 'diskutil image' instead.\n";
 
@@ -75,6 +75,12 @@ fn create(host: &Host, args: &[&str]) -> Reply {
     if Path::new(&path).exists() {
         return Reply::failed(1, "hdiutil: create failed - File exists\n");
     }
+    // Two creations at once hang for ever, on a bad day; here every day is bad, and long enough to be met.
+    let creating = fs::File::create(host.root().join("creating"));
+    if creating.as_ref().is_ok_and(|file| file.try_lock().is_err()) {
+        fault::hang();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(5));
     let id = host.change(|state| {
         state.next_image += 1;
         state.next_image

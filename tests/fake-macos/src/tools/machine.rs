@@ -33,6 +33,9 @@ pub(super) fn mdutil(host: &Host, args: &[&str]) -> Reply {
 
 /// `crontab [-u USER] -l|-r|-`.
 pub(super) fn crontab(host: &Host, args: &[&str]) -> Reply {
+    if !matches!(args, [] | ["-u", _, "-l" | "-r" | "-"] | ["-l" | "-r" | "-"]) {
+        return Reply::unsupported("crontab", args);
+    }
     let (name, rest) = match args {
         ["-u", name, rest @ ..] if host.euid() == 0 => ((*name).to_owned(), rest),
         ["-u", ..] => return Reply::failed(1, "crontab: must be privileged to use -u\n"),

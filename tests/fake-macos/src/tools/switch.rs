@@ -42,7 +42,7 @@ pub(super) fn su(host: &Host, args: &[&str]) -> Reply {
 /// A user without any right.
 const NOBODY: u32 = 65534;
 
-/// `sudo -n [-l] COMMAND ...`, and `sudo -n -u nobody COMMAND ...` for root. Without `-n` it waits for a password, for ever.
+/// `sudo -n [-l [-U USER]] COMMAND ...`, and `sudo -n -u nobody COMMAND ...` for root. Without `-n` it waits for a password, for ever.
 pub(super) fn sudo(host: &Host, args: &[&str]) -> Reply {
     if let ["-n", "-u", "nobody", program, rest @ ..] = args
         && host.euid() == 0
@@ -52,6 +52,7 @@ pub(super) fn sudo(host: &Host, args: &[&str]) -> Reply {
         return Reply { code: status.ok().and_then(|s| s.code()).unwrap_or(1), ..Reply::default() };
     }
     let (asked, command) = match args {
+        ["-n", "-l", "-U", _, command @ ..] if host.euid() == 0 => (true, command),
         ["-n", "-l", command @ ..] => (true, command),
         ["-n", command @ ..] => (false, command),
         _ => fault::hang(),
@@ -68,7 +69,7 @@ pub(super) fn sudo(host: &Host, args: &[&str]) -> Reply {
     }
     #[expect(clippy::disallowed_methods, reason = "this is a tool, not the driver")]
     let mut child = Command::new(program);
-    child.args(rest).env("FAKE_SUDO", "1").stdin(Stdio::inherit());
+    child.args(rest).env("FAKE_SUDO", "1").env("SUDO_UID", host.euid().to_string()).stdin(Stdio::inherit());
     match child.status() {
         Ok(status) => {
             if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {

@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use fake_macos::{Config, Host};
 use native_config::{EnvironmentId, Isolation};
+use native_platform::command::Site;
+use native_platform::render::{Rules, Style, render_sudoers};
 use native_platform::{
     AccountStep, Backing, LayerSource, LayersStep, Limits, Platform, Runner, Scope, Step, SystemRunner, Variables,
     VolumeName, VolumeStep, WorkloadStep,
 };
-use native_platform_macos::{MacConfig, MacPlatform, Places, Privilege, Rules, Site, Style, render_sudoers};
+use native_platform_macos::{MacConfig, MacPlatform, Privilege, TABLE};
 use rustix::process::{Gid, Uid};
 use tempfile::TempDir;
 
@@ -42,15 +44,19 @@ fn binaries() -> &'static (TempDir, PathBuf, PathBuf) {
     COPIES.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let copy = |from: &str, name: &str| {
-            let to = dir.path().join(name);
-            fs::copy(from, &to).unwrap();
-            to
-        };
+        let copy = |from: &str, name: &str| reachable(from, &dir.path().join(name));
         let tools = copy(env!("CARGO_BIN_EXE_fake-macos"), "fake-macos");
         let keeper = copy(env!("CARGO_BIN_EXE_fake-macos-keeper"), "keeper");
         (dir, tools, keeper)
     })
+}
+
+/// The same program at a path that every user may go to.
+pub fn reachable(from: &str, to: &Path) -> PathBuf {
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to).unwrap();
+    }
+    to.to_owned()
 }
 
 /// uids that no other emulated host of this machine has at this time.
@@ -91,10 +97,10 @@ impl Rig {
     }
 
     pub fn install_rules(&self, style: Style) {
-        let (site, places) = (self.site(), self.places());
+        let site = self.site();
         let bin = self.host.root().join("bin");
         let tool = |name: &str| bin.join(name);
-        let rules = Rules { style, user: "_aquarium-fish", site: &site, places: &places, tool: &tool };
+        let rules = Rules { tool: &tool, ..Rules::new(style, "_aquarium-fish", &TABLE, &site) };
         let text = render_sudoers(&rules).unwrap();
         // The published rules name real paths; the emulated host has its own.
         let text = text.replace("/Volumes/fish", &format!("{}/Volumes/fish", self.host.fs().display()));
@@ -106,21 +112,15 @@ impl Rig {
     }
 
     pub fn site(&self) -> Site {
-        let group = |name: &str, gid| (name.parse().unwrap(), gid);
-        Site {
-            uids: self.host.config.uids,
-            groups: vec![group("staff", 20), group("everyone", 12), group("_developer", 204)],
-        }
-    }
-
-    pub fn places(&self) -> Places {
-        self.config().places
+        self.config().site
     }
 
     pub fn config(&self) -> MacConfig {
         let keeper = vec![binaries().2.display().to_string()];
         let mut config = MacConfig::new(self.mode, keeper).below(self.host.root());
-        config.site = self.site();
+        let group = |name: &str, gid| (name.parse().unwrap(), gid);
+        config.site.uids = self.host.config.uids;
+        config.site.groups = vec![group("staff", 20), group("everyone", 12), group("_developer", 204)];
         config.second = Duration::from_millis(20);
         config.limit = Some(self.limit);
         config
@@ -188,7 +188,7 @@ fn list(root: &Path, dir: &Path, lines: &mut Vec<String>) {
     for path in entries {
         let name = path.strip_prefix(root).unwrap().display().to_string();
         let ours = ["fish-native/uids.", "fish-native/hdiutil.", "fish-native/job.sh", "work/fish-abcdef/"];
-        if name.ends_with("fish-native/records") {
+        if ["records", "images"].iter().any(|dir| name.ends_with(&format!("fish-native/{dir}"))) {
             list(root, &path, lines);
             continue;
         }
@@ -208,6 +208,9 @@ pub fn live(uids: (u32, u32)) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        if entry.metadata().is_ok_and(|m| !(uids.0..=uids.1).contains(&m.uid())) {
+            continue;
+        }
         let Ok(status) = fs::read_to_string(entry.path().join("status")) else { continue };
         let field =
             |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default().trim().to_owned();

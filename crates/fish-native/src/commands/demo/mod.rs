@@ -87,7 +87,7 @@ async fn in_directory(context: &Context, dir: &Path) -> Result<u8, Failure> {
     fs::write(&label, label_text(&server.origin(), &[&hello, &tools])?).map_err(|e| io("write the label", &e))?;
 
     printer.note("running the label");
-    let (name, config) = load::config(printer, Some(&config), "native")?;
+    let (name, config) = load::config(context.host.target(), printer, Some(&config), "native")?;
     let args = AllocateArgs {
         label: LabelArgs { label, definition: None },
         metadata: Vec::new(),

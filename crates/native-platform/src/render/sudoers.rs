@@ -3,20 +3,19 @@
 //! | style | what it is |
 //! | --- | --- |
 //! | helper | one rule for the root helper, without arguments: nothing to get round |
-//! | regex | anchored expressions, for macOS 14 and later (sudo 1.9.10 and later) |
-//! | wildcard | today's published rules and what the driver needs beyond them; says what they open |
+//! | regex | anchored expressions, for sudo 1.9.10 and later (macOS 14 and later) |
+//! | wildcard | the published rules and what the driver needs beyond them; says what they open |
 //!
 //! sudo joins the arguments by spaces and compares one string, so an expression can't see where one argument
 //! ends. That is why no rule is for a tool with an option that takes attached text and does harm: no tar, no
 //! chown, no mdutil.
 
+use std::path::PathBuf;
+
 use minijinja::context;
 
-use crate::config::default_path;
-use crate::render::render;
-use crate::row::{CommandRow, Places};
-use crate::slot::Site;
-use crate::table::COMMANDS;
+use super::fill;
+use crate::command::{CommandSpec, Site, Table};
 
 /// How the rules are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,15 +31,6 @@ pub enum Style {
 /// Where the root helper is installed.
 pub const HELPER: &str = "/usr/libexec/fish-native-helper";
 
-/// The published rules for commands that the driver does not run any more: it unpacks as the account, sets
-/// owners when a disk is made, and makes disks without an index. They stay in the wildcard style, which is a
-/// host's rules as they are.
-const PUBLISHED_UNUSED: &[&str] = &[
-    "/usr/bin/tar -xf - --uname fish-[a-z][a-z][a-z][a-z][a-z][a-z] -C /Users/fish-[a-z][a-z][a-z][a-z][a-z][a-z]/",
-    "/usr/bin/tar -xf - --uname fish-[a-z][a-z][a-z][a-z][a-z][a-z] -C /Volumes/fish-[a-z][a-z][a-z][a-z][a-z][a-z]_*/",
-    "/usr/bin/mdutil -i off /Volumes/fish-[a-z][a-z][a-z][a-z][a-z][a-z]_*/",
-];
-
 /// What the rules are rendered for.
 #[derive(Clone)]
 pub struct Rules<'a> {
@@ -48,12 +38,14 @@ pub struct Rules<'a> {
     pub style: Style,
     /// The service's user.
     pub user: &'a str,
-    /// uids and groups.
+    /// The commands.
+    pub table: &'a Table,
+    /// uids, groups, places.
     pub site: &'a Site,
-    /// Where the host keeps things.
-    pub places: &'a Places,
-    /// Where tools are: the path for a name. [`default_path`] on a real Mac.
-    pub tool: &'a dyn Fn(&str) -> std::path::PathBuf,
+    /// Where tools are: the path for a name.
+    pub tool: &'a dyn Fn(&str) -> PathBuf,
+    /// Where the helper is.
+    pub helper: PathBuf,
 }
 
 impl std::fmt::Debug for Rules<'_> {
@@ -63,9 +55,18 @@ impl std::fmt::Debug for Rules<'_> {
 }
 
 impl<'a> Rules<'a> {
-    /// The rules of a real Mac.
-    pub fn new(style: Style, user: &'a str, site: &'a Site, places: &'a Places) -> Self {
-        Self { style, user, site, places, tool: &default_path }
+    /// The rules of a host whose tools are where its system has them.
+    pub fn new(style: Style, user: &'a str, table: &'a Table, site: &'a Site) -> Self {
+        Self { style, user, table, site, tool: &table.tool_path, helper: PathBuf::from(HELPER) }
+    }
+
+    /// The commands that this style has a rule for.
+    pub fn commands(&self) -> Vec<&'static CommandSpec> {
+        match self.style {
+            Style::Helper => Vec::new(),
+            Style::Regex => self.table.privileged().filter(|row| row.fenceable).collect(),
+            Style::Wildcard => self.table.privileged().collect(),
+        }
     }
 }
 
@@ -75,6 +76,14 @@ pub enum RenderError {
     /// The user's name is no user's name.
     #[error("{0:?} is no user's name: letters, digits, `_`, `.` and `-`, not a dash first")]
     User(String),
+    /// The platform has no such rules.
+    #[error("there is only the helper's rule on {os}: {why}")]
+    HelperOnly {
+        /// The platform.
+        os: &'static str,
+        /// Why.
+        why: &'static str,
+    },
     /// The template failed.
     #[error("render the template")]
     Template(#[source] minijinja::Error),
@@ -89,29 +98,30 @@ pub fn render_sudoers(rules: &Rules<'_>) -> Result<String, RenderError> {
     if rules.user.is_empty() || rules.user.starts_with('-') || !rules.user.chars().all(plain) {
         return Err(RenderError::User(rules.user.to_owned()));
     }
-    let line = |row: &CommandRow, args: String| {
+    if let (Some(why), true) = (rules.table.helper_only, rules.style != Style::Helper) {
+        return Err(RenderError::HelperOnly { os: rules.table.os, why });
+    }
+    let line = |row: &CommandSpec, args: String| {
         let tool = (rules.tool)(row.tool);
         context! { what => row.what, command => format!("{} {args}", tool.display()) }
     };
-    let privileged = COMMANDS.iter().filter(|row| row.privileged());
     let rows: Vec<_> = match rules.style {
         Style::Helper => Vec::new(),
-        Style::Regex => {
-            privileged.filter(|row| row.fenceable).map(|row| line(row, row.regex(rules.places, rules.site))).collect()
-        }
-        Style::Wildcard => privileged
+        Style::Regex => rules.commands().into_iter().map(|row| line(row, row.regex(rules.site))).collect(),
+        Style::Wildcard => rules
+            .commands()
+            .into_iter()
             .filter(|row| row.published.is_none())
-            .flat_map(|row| row.globs(rules.places, rules.site).into_iter().map(move |g| (row, g)))
+            .flat_map(|row| row.globs(rules.site).into_iter().map(move |glob| (row, glob)))
             .map(|(row, args)| line(row, args))
             .collect(),
     };
     let mut published: Vec<&str> = Vec::new();
-    for rule in COMMANDS.iter().filter_map(|row| row.published) {
+    for rule in rules.table.commands.iter().filter_map(|row| row.published).chain(rules.table.retired.iter().copied()) {
         if !published.contains(&rule) {
             published.push(rule);
         }
     }
-    published.extend(PUBLISHED_UNUSED);
     // As published: all but su are marked NOEXEC, which does nothing on macOS.
     let tag = |rule: &str| if rule.contains("/su -l") { "NOPASSWD:" } else { "NOPASSWD:NOEXEC:" };
     let published: Vec<_> = published.into_iter().map(|rule| context! { rule, tag => tag(rule) }).collect();
@@ -120,5 +130,6 @@ pub fn render_sudoers(rules: &Rules<'_>) -> Result<String, RenderError> {
         Style::Regex => include_str!("templates/sudoers-regex.j2"),
         Style::Wildcard => include_str!("templates/sudoers-wildcard.j2"),
     };
-    render(template, context! { user => rules.user, helper => HELPER, rows, published }).map_err(RenderError::Template)
+    let helper = rules.helper.display().to_string();
+    fill(template, context! { user => rules.user, helper, rows, published }).map_err(RenderError::Template)
 }

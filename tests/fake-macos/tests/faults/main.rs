@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a suite fails where it stands and says what it did")]
 
+mod cases;
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cases::{Call, HANGS, KILLS, documented, faults_of, lies, run_all};
 use common::{GB, Rig, Service, account, allocate, differences, disk, revert, runnable, sized, volume, workload};
 use fake_macos::{Action, Fault};
 use native_platform::{
@@ -23,6 +26,8 @@ fn plan(rig: &Rig) -> Vec<Step> {
     let layer = rig.layer("base", &[("init.sh", "#!/bin/sh\nexec sleep 600\n")], 0o700);
     let mut run = workload("./init.sh", &[("TOKEN", "secret")]);
     run.stop_grace_ms = 50;
+    // The keeper's looks at memory would come at no fixed place of a life, and cost more than all the rest.
+    run.limits.memory_bytes = 0;
     vec![
         account(&["staff", "_developer"]),
         volume(VolumeName::Home, Backing::Dir),
@@ -30,73 +35,6 @@ fn plan(rig: &Rig) -> Vec<Step> {
         Step::Layers(LayersStep { volume: VolumeName::Home, layers: vec![layer] }),
         Step::Workload(run),
     ]
-}
-
-/// The errors that are documented for a command.
-fn documented(tool: &str, args: &str) -> Vec<Action> {
-    let dscl = |code, name: &str, number| {
-        Action::fail(code, &format!("<main> attribute status: {name}\n<dscl_cmd> DS Error: {number} ({name})\n"))
-    };
-    match tool {
-        "dscl" => vec![
-            dscl(40, "eDSPermissionError", -14120),
-            dscl(140, "eNotYetImplemented", -14988),
-            dscl(56, "eDSRecordNotFound", -14136),
-            Action::fail(70, "Operation failed with error: eServerError\n"),
-            Action::Fail {
-                code: 185,
-                out: "delete: Invalid Path\n".to_owned(),
-                err: "<dscl_cmd> DS Error: -14009 (eDSUnknownNodeName)\n".to_owned(),
-            },
-        ],
-        "hdiutil" if args.starts_with("create") => {
-            ["Resource busy", "No space left on device", "Operation not permitted"]
-                .map(|why| Action::fail(1, &format!("hdiutil: create failed - {why}\n")))
-                .into()
-        }
-        "hdiutil" if args.starts_with("attach") => {
-            ["Resource busy", "no mountable file systems", "No such file or directory"]
-                .map(|why| Action::fail(1, &format!("hdiutil: attach failed - {why}\n")))
-                .into()
-        }
-        "hdiutil" if args.starts_with("detach") => vec![
-            Action::fail(16, "hdiutil: couldn't unmount \"disk4\" - Resource busy\n"),
-            Action::Fail {
-                code: 16,
-                out: "\"disk4\" unmounted.\n".to_owned(),
-                err: "hdiutil: couldn't eject \"disk4\" - Resource busy\n".to_owned(),
-            },
-            Action::DoThenFail { code: 1, err: "hdiutil: detach failed - No such file or directory\n".to_owned() },
-        ],
-        "su" => vec![
-            Action::fail(1, "su: Sorry\n"),
-            Action::fail(1, "su: no directory\n"),
-            Action::fail(1, "su: unknown login: fish-abcdef\n"),
-            // What su says when a signal killed the shell: nothing, and 0.
-            Action::Lie,
-        ],
-        "sudo" => vec![Action::fail(1, "sudo: a password is required\n")],
-        "id" => vec![Action::fail(1, "id: fish-abcdef: no such user\n")],
-        "killall" => vec![Action::fail(1, "No matching processes were found\n")],
-        "pkill" => vec![Action::fail(1, ""), Action::fail(3, "pkill: fatal error\n")],
-        "launchctl" => vec![Action::fail(36, "Boot-out failed: 36\n"), Action::fail(3, "Boot-out failed: 3\n")],
-        "rm" => vec![Action::fail(1, "rm: /Users/fish-abcdef: Operation not permitted\n")],
-        "tar" => vec![
-            Action::fail(1, "tar: Error opening archive: Unrecognized archive format\n"),
-            Action::DoThenFail { code: 1, err: "tar: Write error: No space left on device\n".to_owned() },
-        ],
-        _ => vec![Action::fail(1, "it failed\n")],
-    }
-}
-
-/// What can go wrong with any command: it hangs before or after its effect,
-const HANGS: [Action; 2] = [Action::Hang, Action::DoThenHang];
-/// it is killed,
-const KILLS: [Action; 2] = [Action::Killed, Action::DoThenKilled];
-
-/// it lies.
-fn lies() -> Vec<Action> {
-    vec![Action::Lie, Action::DoThenFail { code: 1, err: "it did it and failed\n".to_owned() }]
 }
 
 fn life(platform: &dyn Platform, scope: &Scope, plan: &[Step]) {
@@ -138,62 +76,22 @@ fn case(mode: Privilege, fault: &Fault) -> Vec<String> {
     differences(&start, &rig.snapshot())
 }
 
-/// Runs cases on all CPUs; prints how many there were, and fails with those that did not come back.
-fn run_all<T: Sync>(
-    title: &str,
-    cases: &[T],
-    show: impl Fn(&T) -> String + Sync,
-    run: impl Fn(&T) -> Vec<String> + Sync,
-) {
-    let next = AtomicUsize::new(0);
-    let bad = std::sync::Mutex::new(Vec::new());
-    // Many cases wait rather than work.
-    let threads = std::thread::available_parallelism().map_or(2, usize::from) + 2;
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let differences = run(case);
-                    if !differences.is_empty() {
-                        bad.lock().unwrap().push(format!("{}: {differences:#?}", show(case)));
-                    }
-                }
-            });
-        }
-    });
-    let bad = bad.into_inner().unwrap();
-    println!("{title}: {} cases, {} not recovered", cases.len(), bad.len());
-    assert!(bad.is_empty(), "{}", bad.join("\n"));
-}
-
 /// The calls of a life in which nothing goes wrong.
-fn calls(mode: Privilege) -> Vec<(u64, String, String)> {
+fn calls(mode: Privilege) -> Vec<Call> {
     let rig = Rig::new(mode);
     let scope = rig.scope();
     let plan = plan(&rig);
     let _service = Service::enter(mode);
     allocate(&rig.platform(), &scope, &plan).unwrap();
     revert(&rig.platform(), &scope, &plan).unwrap();
-    let mut log = rig.host.log();
-    log.sort();
-    log.into_iter().map(|(n, tool, args)| (n, tool, args.join(" "))).collect()
+    cases::log(&rig.host)
 }
 
 fn every_call(mode: Privilege, title: &str, actions: impl Fn(&str, &str) -> Vec<Action>) {
     if !runnable() {
         return;
     }
-    let mut cases = Vec::new();
-    let calls = calls(mode);
-    // What happens to a tool below sudo happens to sudo: it ends as its command does.
-    let below_sudo = |n: usize| n > 0 && calls[n - 1].1 == "sudo" && calls[n - 1].2.ends_with(&calls[n].2);
-    for (n, (call, tool, args)) in calls.iter().enumerate() {
-        let (call, below) = (*call, below_sudo(n));
-        for action in actions(tool, args).into_iter().filter(|a| !below || matches!(a, Action::Fail { .. })) {
-            let fault = Fault { call: Some(call), tool: None, args: String::new(), times: 1, action };
-            cases.push((fault, format!("{tool} {args}")));
-        }
-    }
+    let cases = faults_of(&calls(mode), actions).concat();
     run_all(title, &cases, |(f, line)| format!("call {:?} {line}: {:?}", f.call, f.action), |(f, _)| case(mode, f));
 }
 
@@ -275,7 +173,7 @@ fn driver_dies(mode: Privilege, title: &str) {
             hook(info);
         }
     }));
-    let count = calls(mode).iter().filter(|(_, tool, _)| tool != "sudo").count() + 4;
+    let count = calls(mode).iter().filter(|call| call.tool != "sudo").count() + 4;
     let cases: Vec<_> = (1..=count).flat_map(|n| [(n, false), (n, true)]).collect();
     run_all(
         title,

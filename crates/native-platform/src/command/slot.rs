@@ -1,12 +1,14 @@
 //! [`Slot`]: what may stand at one place of a command, as a check, as a regular expression and as a shell
 //! pattern.
 //!
-//! No slot but [`Slot::Path`] admits a space, a slash, `..` or a leading dash: sudo compares the arguments as
+//! No slot but [`Slot::Path`] admits a blank, a slash, `..` or a leading dash: sudo compares the arguments as
 //! one string joined by spaces, so a value with a space could be read as two arguments.
 
 use std::fmt;
 
 use native_config::{DiskName, EnvironmentId, GroupName};
+
+use super::Site;
 
 /// What may stand at one place of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +21,12 @@ pub enum Slot {
     Gid,
     /// The name of an allowed group.
     Group,
+    /// Names of groups, separated by commas.
+    Groups,
+    /// A decimal number.
+    Number,
+    /// A word of letters, digits, `.`, `_`, `-`, `=`, `^` and `,`.
+    Word,
     /// A disk of a label, or `home` or `temp`.
     Disk,
     /// A device node's name, such as `disk4`.
@@ -29,39 +37,10 @@ pub enum Slot {
     Label,
     /// A file system's name.
     FileSystem,
+    /// `m`, `q` or `s`: System V shared memory, queues, semaphores.
+    IpcKind,
     /// An absolute path without `..`. Only in commands that need no root.
     Path,
-}
-
-/// What the rules of one site admit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Site {
-    /// The range of uids, both ends included.
-    pub uids: (u32, u32),
-    /// The groups that labels may ask for, with their numbers.
-    pub groups: Vec<(GroupName, u32)>,
-}
-
-impl Default for Site {
-    /// Our default range, and the two groups that every Mac has and that give no rights: `staff` is the
-    /// primary group of every person, `everyone` of everything.
-    fn default() -> Self {
-        let group = |name: &str, gid| name.parse().map(|n| (n, gid));
-        Self {
-            uids: (70000, 79999),
-            groups: [group("staff", 20), group("everyone", 12)].into_iter().flatten().collect(),
-        }
-    }
-}
-
-/// The number of a group that every Mac has, for rules that are rendered elsewhere.
-pub fn well_known_gid(group: &str) -> Option<u32> {
-    match group {
-        "everyone" => Some(12),
-        "staff" => Some(20),
-        "_developer" => Some(204),
-        _ => None,
-    }
 }
 
 impl fmt::Display for Slot {
@@ -71,15 +50,22 @@ impl fmt::Display for Slot {
             Self::Uid => "uid of the range",
             Self::Gid => "group number",
             Self::Group => "group name",
+            Self::Groups => "list of group names",
+            Self::Number => "number",
+            Self::Word => "word",
             Self::Disk => "disk name",
             Self::Device => "disk device",
             Self::Megabytes => "size in MiB",
             Self::Label => "volume name",
             Self::FileSystem => "file system",
+            Self::IpcKind => "kind of System V object",
             Self::Path => "absolute path",
         })
     }
 }
+
+/// An expression that no argument matches.
+const NEVER: &str = "(never)";
 
 fn digits(text: &str, most: usize) -> bool {
     !text.is_empty() && text.len() <= most && text.bytes().all(|b| b.is_ascii_digit())
@@ -93,6 +79,14 @@ impl Slot {
             Self::Uid => value.parse().is_ok_and(|n| (site.uids.0..=site.uids.1).contains(&n)) && digits(value, 10),
             Self::Gid => digits(value, 10),
             Self::Group => value.parse::<GroupName>().is_ok(),
+            Self::Groups => value.split(',').all(|g| g.parse::<GroupName>().is_ok()),
+            Self::Number => digits(value, 20),
+            Self::Word => {
+                !value.is_empty()
+                    && !value.starts_with('-')
+                    && !value.contains("..")
+                    && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-=,^".contains(&b))
+            }
             Self::Disk => value.parse::<DiskName>().is_ok(),
             Self::Device => value.strip_prefix("disk").is_some_and(|n| digits(n, 5)),
             Self::Megabytes => digits(value, 12),
@@ -104,6 +98,7 @@ impl Slot {
                     && !value.contains("..")
             }
             Self::FileSystem => matches!(value, "APFS" | "HFS+"),
+            Self::IpcKind => matches!(value, "m" | "q" | "s"),
             Self::Path => {
                 value.starts_with('/')
                     && !value.bytes().any(|b| b == 0 || b == b'\n')
@@ -126,8 +121,10 @@ impl Slot {
             Self::Megabytes => "[0-9]{1,12}".to_owned(),
             Self::Label => "[A-Za-z0-9][A-Za-z0-9_-]*".to_owned(),
             Self::FileSystem => "(APFS|HFS[+])".to_owned(),
-            // A path can't be fenced by an expression: no rule may hold one, and none does (tested).
-            Self::Path => "(never)".to_owned(),
+            Self::IpcKind => "[mqs]".to_owned(),
+            Self::Number => "[0-9]{1,20}".to_owned(),
+            // These can't be fenced by an expression: no rule may hold one, and none does (tested).
+            Self::Path | Self::Word | Self::Groups => NEVER.to_owned(),
         }
     }
 
@@ -138,7 +135,17 @@ impl Slot {
             Self::Uid => range_patterns(site.uids.0, site.uids.1).iter().map(|p| unroll(p)).collect(),
             Self::Gid => site.groups.iter().map(|(_, gid)| gid.to_string()).collect(),
             Self::Group => site.groups.iter().map(|(name, _)| name.to_string()).collect(),
-            _ => Vec::new(),
+            // No rule holds one.
+            Self::Groups
+            | Self::Number
+            | Self::Word
+            | Self::Disk
+            | Self::Device
+            | Self::Megabytes
+            | Self::Label
+            | Self::FileSystem
+            | Self::IpcKind
+            | Self::Path => Vec::new(),
         }
     }
 
@@ -149,11 +156,15 @@ impl Slot {
             Self::Uid => site.uids.0.to_string(),
             Self::Gid => site.groups.first().map_or_else(|| "20".to_owned(), |(_, gid)| gid.to_string()),
             Self::Group => site.groups.first().map_or_else(|| "staff".to_owned(), |(name, _)| name.to_string()),
+            Self::Groups => "staff,everyone".to_owned(),
+            Self::Number => "1024".to_owned(),
+            Self::Word => "ws".to_owned(),
             Self::Disk => "ws".to_owned(),
             Self::Device => "disk4".to_owned(),
             Self::Megabytes => "1024".to_owned(),
             Self::Label => "ws".to_owned(),
             Self::FileSystem => "APFS".to_owned(),
+            Self::IpcKind => "m".to_owned(),
             Self::Path => "/private/var/fish/x".to_owned(),
         }
     }
@@ -262,11 +273,15 @@ mod tests {
             Slot::Uid,
             Slot::Gid,
             Slot::Group,
+            Slot::Groups,
+            Slot::Number,
+            Slot::Word,
             Slot::Disk,
             Slot::Device,
             Slot::Megabytes,
             Slot::Label,
             Slot::FileSystem,
+            Slot::IpcKind,
         ];
         for slot in slots {
             for bad in ["", "a b", "a/b", "..", "-x", "a\nb", "a\0b", "a\\b", "a%2fb"] {

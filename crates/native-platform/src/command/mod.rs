@@ -1,25 +1,54 @@
-//! [`CommandRow`]: everything that is known of one command, as data.
+//! [`CommandSpec`]: everything that is known of one command, as data.
 //!
-//! `native_platform::CommandSpec` holds the shape of a command; a row holds more, because on macOS more is made
-//! from it: an argument may be built from several pieces (`. /private/var/fish-native/job.sh` is one), and
-//! each row says what its exit codes mean, how often it is tried, and what takes its effect away again.
+//! Each platform has one table of these, and nothing else is ever run there. From the table come the arguments, the sudo
+//! rules, the page on commands, what `doctor` looks for, and what the endings of a command mean. There is one type for
+//! all platforms, so that each of those is written once.
+//!
+//! ```
+//! use native_platform::command::{CommandSpec, Piece, Site, Slot};
+//!
+//! const DELETE: CommandSpec = CommandSpec {
+//!     id: "user-delete",
+//!     tool: "userdel",
+//!     args: &[&[Piece::Slot(Slot::User)]],
+//!     what: "remove the account",
+//!     why_root: "the user database is root's",
+//!     ..CommandSpec::PLAIN
+//! };
+//! let site = Site::default();
+//! assert_eq!(DELETE.bind(&site, &["fish-abcdef"])?, ["fish-abcdef"]);
+//! assert!(DELETE.bind(&site, &["fish-abcdef root"]).is_err());
+//! assert_eq!(DELETE.regex(&site), "^fish-[a-z]{6}$");
+//! # Ok::<(), native_platform::command::BindError>(())
+//! ```
 
+mod site;
+mod slot;
+
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::slot::{Site, Slot};
+pub use site::{Place, Places, Site};
+pub use slot::Slot;
+
+use crate::runner::{Ended, Output};
 
 /// One command.
 #[derive(Debug, Clone, Copy)]
-pub struct CommandRow {
+pub struct CommandSpec {
     /// A stable name, in kebab-case.
     pub id: &'static str,
     /// The tool's name, which is also its configuration key without `_path`.
     pub tool: &'static str,
     /// Its arguments.
     pub args: &'static [Arg],
+    /// More arguments: what a row has that shares the others with its neighbour.
+    pub tail: &'static [Arg],
     /// What it reads.
     pub input: Input,
+    /// Who runs it.
+    pub by: By,
     /// What it does, for people.
     pub what: &'static str,
     /// Why it needs root; empty if it does not.
@@ -32,11 +61,52 @@ pub struct CommandRow {
     pub limit_s: u32,
     /// The command that takes its effect away.
     pub undo: Option<&'static str>,
-    /// The rule that hosts have for it today, if they have one; see [`crate::sudoers`].
+    /// The sudo rule that hosts have for it today, if they have one.
     pub published: Option<&'static str>,
-    /// Whether a rule for it can be tight enough to be written. One that can't runs as root and with the
+    /// Whether a sudo rule for it can be tight enough to be written. One that can't runs as root and with the
     /// published rules only.
     pub fenceable: bool,
+}
+
+/// The commands of one platform.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// `Linux`, `macOS`.
+    pub os: &'static str,
+    /// All of them, in the order of an environment's life.
+    pub commands: &'static [CommandSpec],
+    /// Published sudo rules for commands that are not run any more. Hosts have them.
+    pub retired: &'static [&'static str],
+    /// Where the platform has a tool, given its name.
+    pub tool_path: fn(&str) -> PathBuf,
+    /// Why the commands can't be allowed one by one instead of the helper; `None` where they can.
+    pub helper_only: Option<&'static str>,
+}
+
+impl Table {
+    /// The row with this id.
+    pub fn command(&self, id: &str) -> Option<&'static CommandSpec> {
+        self.commands.iter().find(|row| row.id == id)
+    }
+
+    /// The commands that need root.
+    pub fn privileged(&self) -> impl Iterator<Item = &'static CommandSpec> + use<> {
+        self.commands.iter().filter(|row| row.privileged())
+    }
+
+    /// The tools, each once.
+    pub fn tools(&self) -> BTreeSet<&'static str> {
+        self.commands.iter().map(|row| row.tool).collect()
+    }
+}
+
+/// Who runs a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The driver: with root rights if the row says why, else with its own.
+    Driver,
+    /// A job, as the environment's account.
+    Account,
 }
 
 /// One argument: pieces that are joined.
@@ -53,17 +123,6 @@ pub enum Piece {
     Slot(Slot),
 }
 
-/// A place of the host that its settings fix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// What stands before `/Users`: nothing, but for the emulated host.
-    System,
-    /// The state directory.
-    State,
-    /// The shell of accounts.
-    Shell,
-}
-
 /// What a command reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
@@ -77,22 +136,13 @@ pub enum Input {
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
     /// The ending.
-    pub ending: Ending,
+    pub ending: Ended,
     /// Text that its output contains; empty: any.
     pub text: &'static str,
     /// What it means.
     pub means: Means,
     /// Where that is known from.
     pub source: &'static str,
-}
-
-/// How a tool ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// With this exit code.
-    Code(i32),
-    /// By this signal.
-    Signal(i32),
 }
 
 /// What an ending means.
@@ -106,7 +156,7 @@ pub enum Means {
     Again,
     /// Something holds what it was about; try again, then harder.
     Busy,
-    /// macOS does not allow it to this program (step 5 of the set-up in `docs/src/macos.md`).
+    /// The system does not allow it to this program, whoever runs it (macOS: step 5 of the set-up in `docs/src/macos.md`).
     Denied,
 }
 
@@ -124,13 +174,15 @@ impl Retry {
     pub const NEVER: Self = Self { times: 0, pause_ms: 0 };
 }
 
-impl CommandRow {
+impl CommandSpec {
     /// What a row is that says nothing else: unprivileged, 10 s, tried once.
     pub const PLAIN: Self = Self {
         id: "",
         tool: "",
         args: &[],
+        tail: &[],
         input: Input::Nothing,
+        by: By::Driver,
         what: "",
         why_root: "",
         outcomes: &[],
@@ -146,64 +198,23 @@ impl CommandRow {
         !self.why_root.is_empty()
     }
 
+    /// All its arguments.
+    pub fn arguments(&self) -> impl Iterator<Item = Arg> {
+        self.args.iter().chain(self.tail).copied()
+    }
+
     /// Its slots, in order.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.args.iter().flat_map(|arg| arg.iter()).filter_map(|piece| match piece {
+        self.arguments().flatten().filter_map(|piece| match piece {
             Piece::Slot(slot) => Some(*slot),
             _ => None,
         })
     }
-}
 
-/// Where a host keeps things. All of it but `state` is fixed on a real Mac.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
-    /// What stands before `/Users`, `/Volumes`, `/private`. Empty on a real Mac.
-    pub system: PathBuf,
-    /// Our own directory: uid counter, records, the script that jobs run through.
-    pub state: PathBuf,
-    /// The shell of accounts.
-    pub shell: PathBuf,
-}
-
-impl Default for Places {
-    fn default() -> Self {
-        Self {
-            system: PathBuf::new(),
-            // `/var` is a symbolic link and mount(8) prints the real path.
-            state: PathBuf::from("/private/var/fish-native"),
-            shell: PathBuf::from("/bin/sh"),
-        }
-    }
-}
-
-impl Places {
-    fn of(&self, place: Place) -> String {
-        let path: &Path = match place {
-            Place::System => &self.system,
-            Place::State => &self.state,
-            Place::Shell => &self.shell,
-        };
-        path.display().to_string()
-    }
-
-    /// A path of the host, given as on a real Mac.
-    pub fn path(&self, absolute: &str) -> PathBuf {
-        if self.system.as_os_str().is_empty() {
-            PathBuf::from(absolute)
-        } else {
-            self.system.join(absolute.trim_start_matches('/'))
-        }
-    }
-
-    /// The home of an account.
-    pub fn home(&self, user: &str) -> PathBuf {
-        self.path("/Users").join(user)
-    }
-
-    /// Where a disk of an account is mounted.
-    pub fn volume(&self, user: &str, disk: &str) -> PathBuf {
-        self.path("/Volumes").join(format!("{user}_{disk}"))
+    /// What an ending means, if the row knows.
+    pub fn meaning(&self, output: &Output) -> Option<Means> {
+        let says = |text: &str| output.stderr.contains(text) || output.stdout.contains(text);
+        self.outcomes.iter().find(|o| o.ending == output.ended && says(o.text)).map(|o| o.means)
     }
 }
 
@@ -232,24 +243,24 @@ pub enum BindError {
     },
 }
 
-impl CommandRow {
+impl CommandSpec {
     /// The arguments with these values in the slots, in order.
     ///
     /// # Errors
     /// [`BindError`] when a value is not of its slot's form.
-    pub fn bind(&self, places: &Places, site: &Site, values: &[&str]) -> Result<Vec<String>, BindError> {
+    pub fn bind(&self, site: &Site, values: &[&str]) -> Result<Vec<String>, BindError> {
         let wanted = self.slots().count();
         if wanted != values.len() {
             return Err(BindError::Count { command: self.id, given: values.len(), wanted });
         }
         let mut rest = values.iter();
-        let mut argv = Vec::with_capacity(self.args.len());
-        for arg in self.args {
+        let mut argv = Vec::new();
+        for arg in self.arguments() {
             let mut text = String::new();
-            for piece in *arg {
+            for piece in arg {
                 match piece {
                     Piece::Text(fixed) => text.push_str(fixed),
-                    Piece::At(place) => text.push_str(&places.of(*place)),
+                    Piece::At(place) => text.push_str(&site.places.of(*place)),
                     Piece::Slot(slot) => {
                         let value = rest.next().copied().unwrap_or_default();
                         if !slot.admits(value, site) {
@@ -265,33 +276,33 @@ impl CommandRow {
     }
 
     /// The arguments with an example in each slot.
-    pub fn example(&self, places: &Places, site: &Site) -> Vec<String> {
+    pub fn example(&self, site: &Site) -> Vec<String> {
         let values: Vec<_> = self.slots().map(|s| s.example(site)).collect();
-        self.bind(places, site, &values.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_or_default()
+        self.bind(site, &values.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_or_default()
     }
 
     /// The arguments as one anchored POSIX expression over their joined text.
-    pub fn regex(&self, places: &Places, site: &Site) -> String {
+    pub fn regex(&self, site: &Site) -> String {
         let piece = |piece: &Piece| match piece {
             Piece::Text(text) => escape(text),
-            Piece::At(place) => escape(&places.of(*place)),
+            Piece::At(place) => escape(&site.places.of(*place)),
             Piece::Slot(slot) => slot.regex(site),
         };
-        let args: Vec<String> = self.args.iter().map(|arg| arg.iter().map(piece).collect()).collect();
+        let args: Vec<String> = self.arguments().map(|arg| arg.iter().map(piece).collect()).collect();
         format!("^{}$", args.join(" "))
     }
 
     /// The arguments as shell patterns over their joined text: one for each combination of what slots admit.
-    pub fn globs(&self, places: &Places, site: &Site) -> Vec<String> {
+    pub fn globs(&self, site: &Site) -> Vec<String> {
         let mut patterns = vec![String::new()];
-        for (index, arg) in self.args.iter().enumerate() {
+        for (index, arg) in self.arguments().enumerate() {
             if index > 0 {
                 patterns.iter_mut().for_each(|p| p.push(' '));
             }
-            for piece in *arg {
+            for piece in arg {
                 let texts = match piece {
                     Piece::Text(text) => vec![glob_escape(text)],
-                    Piece::At(place) => vec![glob_escape(&places.of(*place))],
+                    Piece::At(place) => vec![glob_escape(&site.places.of(*place))],
                     Piece::Slot(slot) => slot.globs(site),
                 };
                 patterns = patterns.iter().flat_map(|p| texts.iter().map(move |t| format!("{p}{t}"))).collect();
@@ -335,15 +346,6 @@ fn glob_escape(text: &str) -> String {
     out
 }
 
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exit {code}"),
-            Self::Signal(signal) => write!(f, "signal {signal}"),
-        }
-    }
-}
-
 impl fmt::Display for Means {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -351,7 +353,49 @@ impl fmt::Display for Means {
             Self::Absent => "not there",
             Self::Again => "try again",
             Self::Busy => "busy",
-            Self::Denied => "denied by macOS",
+            Self::Denied => "denied by the system",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &[Arg] = &[&[Piece::Text(".")], &[Piece::Text("delete")]];
+    const DELETE: CommandSpec = CommandSpec {
+        id: "user-delete",
+        tool: "dscl",
+        args: HEAD,
+        tail: &[&[Piece::Text("/Users/"), Piece::Slot(Slot::User)]],
+        why_root: "the user database is root's",
+        outcomes: &[Outcome { ending: Ended::Code(1), text: "no such", means: Means::Absent, source: "a manual page" }],
+        ..CommandSpec::PLAIN
+    };
+
+    #[test]
+    fn binds_values_to_slots() {
+        let site = Site::default();
+        assert_eq!(DELETE.bind(&site, &["fish-abcdef"]).unwrap(), [".", "delete", "/Users/fish-abcdef"]);
+        assert_eq!(DELETE.regex(&site), "^\\. delete /Users/fish-[a-z]{6}$");
+        assert_eq!(DELETE.globs(&site), [format!(". delete /Users/fish-{}", "[a-z]".repeat(6))]);
+    }
+
+    #[test]
+    fn refuses_what_a_slot_does_not_admit() {
+        let site = Site::default();
+        for bad in ["root", "fish-abcdef root", "-r", "fish-abcde/", "../fish-abcdef", "fish-abcdef\n", ""] {
+            assert!(matches!(DELETE.bind(&site, &[bad]), Err(BindError::Refused { .. })), "{bad}");
+        }
+        assert!(matches!(DELETE.bind(&site, &[]), Err(BindError::Count { given: 0, wanted: 1, .. })));
+    }
+
+    #[test]
+    fn an_ending_means_what_the_row_says() {
+        let said =
+            |code, text: &str| Output { ended: Ended::Code(code), stdout: String::new(), stderr: text.to_owned() };
+        assert_eq!(DELETE.meaning(&said(1, "there is no such user")), Some(Means::Absent));
+        assert_eq!(DELETE.meaning(&said(1, "denied")), None);
+        assert_eq!(DELETE.meaning(&said(2, "no such")), None);
     }
 }
