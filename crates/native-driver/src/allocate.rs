@@ -147,6 +147,10 @@ fn new_identifier(node: &Node, lock: &WorkspaceLock) -> Result<Held, AllocateCau
     // 26^6 names: even with 10,000 of them taken, a hundred misses in a row do not happen.
     for _ in 0..100 {
         let id = random_identifier().map_err(AllocateCause::Bug)?;
+        // Our own directories have that name, which looks like an environment's.
+        if id.as_str() == "fish-native" {
+            continue;
+        }
         if let Some(held) = node.store.claim(lock, &id)? {
             return Ok(held);
         }

@@ -343,7 +343,16 @@ impl Groups {
         }
         // Ours alone if it is empty; else somebody else is using it.
         for root in std::iter::once(&self.trees.unified).chain(self.trees.v1.iter().map(|(_, p)| p)) {
-            drop(fs::remove_dir(root.join(OURS)));
+            let dir = root.join(OURS);
+            match fs::remove_dir(&dir) {
+                Err(e)
+                    if e.kind() != io::ErrorKind::NotFound
+                        && ![Some(libc::EBUSY), Some(libc::ENOTEMPTY)].contains(&e.raw_os_error()) =>
+                {
+                    return at(&dir, Err(e));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }

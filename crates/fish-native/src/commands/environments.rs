@@ -2,7 +2,7 @@
 
 use comfy_table::{Table, presets};
 use native_config::EnvironmentId;
-use native_driver::{EnvironmentStatus, ObserveError, PrepareOptions, Status};
+use native_driver::{DeallocateError, EnvironmentStatus, ObserveError, PrepareOptions, Status};
 use serde_json::{Value, json};
 
 use super::run::pump;
@@ -30,16 +30,28 @@ pub(crate) async fn deallocate(context: &Context, args: &DeallocateArgs) -> Resu
     let ids: Vec<EnvironmentId> =
         if args.all { driver.list().await?.into_iter().map(|e| e.identifier).collect() } else { ids };
     let mut gone = Vec::new();
-    let mut failures: Vec<Failure> = Vec::new();
-    for id in ids {
-        match driver.deallocate(&id, watch(&context.printer, &context.stop)).await {
-            Ok(done) => {
-                context.printer.line(format_args!("{id} is gone; audit: clean"));
-                gone.push(done);
+    let mut failures: Vec<(EnvironmentId, DeallocateError)> = Vec::new();
+    let mut wanted = ids;
+    loop {
+        let gone_before = gone.len();
+        for id in std::mem::take(&mut wanted) {
+            match driver.deallocate(&id, watch(&context.printer, &context.stop)).await {
+                Ok(done) => {
+                    context.printer.line(format_args!("{id} is gone; audit: clean"));
+                    gone.push(done);
+                }
+                // Another driver was quicker.
+                Err(DeallocateError::NoSuch(_)) if args.all => {}
+                Err(error) => failures.push((id, error)),
             }
-            Err(error) => failures.push(error.into()),
         }
+        // What kept one from going may have been another one, which is gone now.
+        if !args.all || failures.is_empty() || gone.len() == gone_before || context.stop.exit().is_some() {
+            break;
+        }
+        wanted.extend(failures.drain(..).map(|(id, _)| id));
     }
+    let mut failures: Vec<Failure> = failures.into_iter().map(|(_, error)| error.into()).collect();
     // The one that matters most is the last that is said, and the one that programs are told.
     failures.sort_by_key(|f| f.exit == Exit::LeftBehind);
     let Some(mut last) = failures.pop() else {
