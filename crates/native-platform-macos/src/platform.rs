@@ -26,7 +26,7 @@ impl MacPlatform {
         Self { mac: Mac { tools: Tools::new(Arc::new(config), runner), store } }
     }
 
-    /// The number of a group of this host, for [`crate::Site::groups`].
+    /// The number of a group of this host, for [`native_platform::command::Site::groups`].
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] when there is no such group.

@@ -22,7 +22,7 @@
 //! | --- | --- |
 //! | [`step`] | [`Step`] and what it is made of |
 //! | [`platform`] | [`Platform`], [`Session`] and what they answer |
-//! | [`command`] | [`CommandSpec`](command::CommandSpec): all that is known of one command, as data |
+//! | [`command`] | [`CommandSpec`]: all that is known of one command, as data |
 //! | `render` | sudo rules and the reference page, from a table of commands (feature `render`) |
 //! | [`runner`] | [`Runner`] and the real one |
 //! | [`error`] | [`StepError`] |

@@ -52,7 +52,7 @@ struct Emulated {
 }
 
 /// What the driver's configuration says about a host. It reaches a helper that is this program's own child; one
-/// that is started by sudo has root's file instead ([`Rules`]).
+/// that is started by sudo has root's file instead (`/etc/fish-native/helper.yml`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {

@@ -139,6 +139,6 @@ pub fn run_all<T: Sync>(
         }
     });
     let bad = bad.into_inner().unwrap();
-    println!("{title}: {} cases, {} not recovered", cases.len(), bad.len());
+    println!("matrix: macOS, {title}: {} cases: {} not recovered", cases.len(), bad.len());
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
