@@ -76,13 +76,7 @@ fn thaw(pid: i32, uid: u32) {
 /// When the child that does it can't be started or failed.
 pub(crate) fn clear_keyrings(uid: u32) -> Result<(), StepError> {
     let stuck = |what: String| StepError::stuck(StepKind::Account, what);
-    let users = match fs::read_to_string("/proc/key-users") {
-        Ok(text) => leftovers::parse_key_users(&text),
-        // A kernel without keys.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(stuck(format!("read /proc/key-users: {e}"))),
-    };
-    if !users.iter().any(|(user, _)| *user == uid) {
+    if !leftovers::uids_with_keys().map_err(|e| stuck(e.to_string()))?.contains(&uid) {
         return Ok(());
     }
     match sys::fork().map_err(|e| stuck(format!("fork: {e}")))? {

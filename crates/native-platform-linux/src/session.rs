@@ -211,8 +211,13 @@ impl LinuxSession {
         if let Presence::Foreign(what) = account::probe(&self.scope.id, None)? {
             return Err(StepError::new(StepKind::Account, ErrorKind::Foreign, format!("there is already {what}")));
         }
-        let uid =
-            self.store.mint_uid(self.scope.uids, &account::uid_taken).map_err(|e| e.of_step(StepKind::Account))?;
+        // What another program, or another boot of the records, left of a uid in the kernel must not become the tenant's.
+        let keys = leftovers::uids_with_keys().map_err(|e| {
+            StepError::failed(StepKind::Account, format!("see which uids have keys in the kernel: {e}"))
+        })?;
+        let taken = |uid| keys.contains(&uid) || account::uid_taken(uid);
+        let minted = self.store.mint_uid(&self.scope.id, self.scope.uids, &taken);
+        let uid = minted.map_err(|e| e.of_step(StepKind::Account))?;
         let mut record = Record::new(&self.scope, self.platform.caller, uid, step.kind == AccountKind::Real);
         let home = self.platform.paths.home(&self.scope.id);
         let made = account::create(&self.platform.tools, &self.store, &mut record, step, &home);

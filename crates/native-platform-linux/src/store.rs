@@ -7,7 +7,8 @@
 //! effect that it announces. What can't (processes, mounts, loop devices of files without names) is *noted*: other
 //! processes see it at once, and after another boot nothing of it is believed.
 
-use std::collections::BTreeSet;
+mod ledger;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -74,43 +75,6 @@ pub struct Record {
     /// Host directories that stayed writable for it.
     #[serde(default)]
     pub writable_paths: Vec<PathBuf>,
-}
-
-/// Which uids may not be given away.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Ledger {
-    version: u32,
-    /// The uid to try next. It never goes back but at the end of the range.
-    next: u32,
-    /// In use, or of an environment whose audit has not been clean.
-    held: BTreeSet<u32>,
-    /// Ranges of uids that were given away at some time, both ends included: what belongs to one of these, and to no
-    /// user of the host, was left by an environment.
-    #[serde(default)]
-    given: Vec<(u32, u32)>,
-}
-
-/// What the ledger knows of uids.
-#[derive(Debug, Default)]
-pub(crate) struct Uids {
-    /// Ranges of those that were given away at some time, both ends included.
-    pub(crate) given: Vec<(u32, u32)>,
-    /// Those that may not be given away now.
-    pub(crate) held: BTreeSet<u32>,
-}
-
-impl Ledger {
-    fn give(&mut self, uid: u32) {
-        self.held.insert(uid);
-        if self.given.iter().any(|(from, to)| (*from..=*to).contains(&uid)) {
-            return;
-        }
-        // Uids come one after the other: nearly always the last range grows by one.
-        match self.given.iter_mut().find(|(_, to)| to.checked_add(1) == Some(uid)) {
-            Some(range) => range.1 = uid,
-            None => self.given.push((uid, uid)),
-        }
-    }
 }
 
 /// The directory of root's records.
@@ -293,68 +257,10 @@ impl Store {
         Ok(records)
     }
 
-    /// Takes a uid that nobody has, and holds it. `taken` says whether the host knows the uid already.
-    ///
-    /// # Errors
-    /// When there is none, or the ledger can't be written.
-    pub fn mint_uid(&self, (from, to): (u32, u32), taken: &dyn Fn(u32) -> bool) -> Result<u32, StoreError> {
-        let _lock = self.lock("uids")?;
-        let path = self.dir.join("uids.json");
-        let mut ledger = read::<Ledger>(&path)?.unwrap_or(Ledger {
-            version: VERSION,
-            next: from,
-            held: BTreeSet::new(),
-            given: Vec::new(),
-        });
-        if !(from..=to).contains(&ledger.next) {
-            ledger.next = from;
-        }
-        let order = (ledger.next..=to).chain(from..ledger.next);
-        let free = order.into_iter().find(|uid| !ledger.held.contains(uid) && !taken(*uid));
-        let Some(uid) = free else {
-            return Err(StoreError::NoUid { from, to, held: ledger.held.len() });
-        };
-        ledger.next = if uid == to { from } else { uid + 1 };
-        ledger.give(uid);
-        write(&path, &ledger)?;
-        Ok(uid)
-    }
-
-    /// What the ledger knows of uids.
-    ///
-    /// # Errors
-    /// When the ledger can't be read.
-    pub(crate) fn uids(&self) -> Result<Uids, StoreError> {
-        let ledger = read::<Ledger>(&self.dir.join("uids.json"))?;
-        Ok(ledger.map(|l| Uids { given: l.given, held: l.held }).unwrap_or_default())
-    }
-
     /// Whether somebody works on this environment right now.
     pub(crate) fn is_busy(&self, id: &EnvironmentId) -> bool {
         let lock = OpenOptions::new().write(true).open(self.environment_lock(id));
         lock.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
-    }
-
-    /// Lets go of uids that no record speaks of: whoever held them died before its record was written. Only those that
-    /// `is_clean` finds nothing of. Not done while anybody works on any environment.
-    ///
-    /// # Errors
-    /// When the records or the ledger can't be read or written.
-    pub(crate) fn release_unknown(&self, is_clean: &dyn Fn(u32) -> bool) -> Result<(), StoreError> {
-        let _lock = self.lock("uids")?;
-        let path = self.dir.join("uids.json");
-        let Some(mut ledger) = read::<Ledger>(&path)? else { return Ok(()) };
-        let locks = self.dir.join("locks");
-        for entry in fs::read_dir(&locks).map_err(StoreError::io(&locks))?.flatten() {
-            let id = entry.path().file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
-            if id.is_some_and(|id| self.is_busy(&id)) {
-                return Ok(());
-            }
-        }
-        let known: BTreeSet<u32> = self.records()?.into_iter().map(|r| r.uid).collect();
-        let before = ledger.held.len();
-        ledger.held.retain(|uid| known.contains(uid) || !is_clean(*uid));
-        if ledger.held.len() == before { Ok(()) } else { write(&path, &ledger) }
     }
 
     /// Halves of documents that writers who died have left, and locks of environments that are gone.
@@ -373,29 +279,6 @@ impl Store {
             }
         }
         Ok(found)
-    }
-
-    /// Forgets an environment whose audit was clean, and lets its uid go.
-    ///
-    /// # Errors
-    /// When the ledger or the record can't be changed.
-    pub fn release(&self, record: &Record) -> Result<(), StoreError> {
-        let id = &record.scope.id;
-        for path in [self.record_path(id), self.note_path(id), self.environment_lock(id)] {
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(&path)(e)),
-                _ => {}
-            }
-        }
-        let _lock = self.lock("uids")?;
-        let path = self.dir.join("uids.json");
-        if let Some(mut ledger) = read::<Ledger>(&path)?
-            && ledger.held.remove(&record.uid)
-        {
-            // On a full disk the uid stays held, which costs nothing but a uid until [`Self::release_unknown`].
-            drop(write(&path, &ledger));
-        }
-        Ok(())
     }
 }
 
@@ -447,13 +330,13 @@ mod tests {
     use super::*;
     use native_config::Isolation;
 
-    fn store() -> (tempfile::TempDir, Store) {
+    pub(super) fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::Builder::new().prefix("fish-store-").tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         (dir, store)
     }
 
-    fn record(id: &str, uid: u32) -> Record {
+    pub(super) fn record(id: &str, uid: u32) -> Record {
         let scope = Scope {
             id: id.parse().unwrap(),
             dir: PathBuf::from("/w").join(id),
@@ -463,19 +346,8 @@ mod tests {
         Record::new(&scope, 0, uid, true)
     }
 
-    #[test]
-    fn a_uid_comes_back_only_after_its_release_and_only_at_the_end_of_the_range() {
-        let (_dir, store) = store();
-        let mint = || store.mint_uid((70000, 70003), &|uid| uid == 70001);
-        let first = record("fish-aaaaaa", mint().unwrap());
-        store.keep(&first).unwrap();
-        assert_eq!(first.uid, 70000);
-        assert_eq!(mint().unwrap(), 70002);
-        store.release(&first).unwrap();
-        assert_eq!(mint().unwrap(), 70003, "70000 is free, but later uids come first");
-        assert_eq!(mint().unwrap(), 70000);
-        assert!(matches!(mint(), Err(StoreError::NoUid { held: 3, .. })));
-        assert_eq!(store.record(&first.scope.id).unwrap(), None);
+    pub(super) fn id(name: &str) -> EnvironmentId {
+        name.parse().unwrap()
     }
 
     #[test]
@@ -530,7 +402,7 @@ mod tests {
     #[test]
     fn a_damaged_document_is_an_error_and_stays_as_it_is() {
         let (dir, store) = store();
-        let kept = record("fish-dddddd", store.mint_uid((70000, 70003), &|_| false).unwrap());
+        let kept = record("fish-dddddd", store.mint_uid(&id("fish-dddddd"), (70000, 70003), &|_| false).unwrap());
         store.keep(&kept).unwrap();
         for (file, is_record) in [("environments/fish-dddddd.json", true), ("uids.json", false)] {
             let path = dir.path().join(file);
@@ -543,7 +415,7 @@ mod tests {
                 let error = if is_record {
                     store.record(&kept.scope.id).map(drop).unwrap_err()
                 } else {
-                    store.mint_uid((70000, 70003), &|_| false).map(drop).unwrap_err()
+                    store.mint_uid(&id("fish-dddddd"), (70000, 70003), &|_| false).map(drop).unwrap_err()
                 };
                 assert!(matches!(error, StoreError::Damaged { .. } | StoreError::Io { .. }), "{error}");
                 assert!(error.of_step(StepKind::Account).message.contains(file), "{error}");
@@ -568,17 +440,5 @@ mod tests {
         fs::remove_dir(&temporary).unwrap();
         store.keep(&changed).unwrap();
         assert_eq!(store.record(&changed.scope.id).unwrap(), Some(changed));
-    }
-
-    #[test]
-    fn uids_that_were_given_away_are_remembered_as_ranges() {
-        let mut ledger = Ledger { version: VERSION, next: 0, held: BTreeSet::new(), given: Vec::new() };
-        for uid in [70000, 70001, 70002, 70001, 79000, 79001] {
-            ledger.give(uid);
-        }
-        assert_eq!(ledger.given, [(70000, 70002), (79000, 79001)]);
-        // A ledger of before has none, and is read.
-        let old: Ledger = serde_json::from_str("{\"version\":1,\"next\":70000,\"held\":[]}").unwrap();
-        assert!(old.given.is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! What the kernel and the user database keep of an account.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
@@ -188,8 +189,13 @@ pub(super) fn keys(search: &Search<'_>) -> io::Result<Vec<Found>> {
     }
 }
 
+/// Uids for which the kernel keeps keys.
+pub(crate) fn uids_with_keys() -> io::Result<BTreeSet<u32>> {
+    Ok(parse_key_users(&text("/proc/key-users")?).into_iter().map(|(uid, _)| uid).collect())
+}
+
 /// Uids with keys that count against their quota, and how many: `70001:   5 5/5 3/200 37/20000`.
-pub(crate) fn parse_key_users(text: &str) -> Vec<(u32, u32)> {
+fn parse_key_users(text: &str) -> Vec<(u32, u32)> {
     let user = |line: &str| {
         let (uid, rest) = line.trim().split_once(':')?;
         let keys = rest.split_whitespace().nth(2)?.split_once('/')?.0.parse().ok()?;

@@ -24,7 +24,7 @@ use crate::{kill, proc, remove, sys};
 /// Somewhat longer than logind waits.
 const LOGIND: Duration = Duration::from_secs(20);
 
-pub(crate) use host::{parse_key_users, stale_locks};
+pub(crate) use host::{stale_locks, uids_with_keys};
 pub use table::{ROWS, Row, render};
 
 /// Whose leftovers are searched for.

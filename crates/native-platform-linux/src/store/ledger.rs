@@ -1,0 +1,223 @@
+//! The uid ledger: which uids may not be given away, and which were at some time.
+//!
+//! A uid is held by the record of its environment. Between the ledger's word and the record's, it is held by whoever asked
+//! for it: nothing is made as this uid before the record is there, so that it goes back when that process dies.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use native_config::EnvironmentId;
+use serde::{Deserialize, Serialize};
+
+use super::{ProcessId, Record, Store, StoreError, VERSION};
+use crate::document::{read, write};
+use crate::proc;
+
+/// Which uids may not be given away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Ledger {
+    version: u32,
+    /// The uid to try next. It never goes back but at the end of the range.
+    next: u32,
+    /// In use, or of an environment whose audit has not been clean.
+    held: BTreeSet<u32>,
+    /// Given to somebody whose record is not written yet.
+    #[serde(default)]
+    minted: Vec<Minted>,
+    /// Ranges of uids that were given away at some time, both ends included: what belongs to one of these, and to no
+    /// user of the host, was left by an environment.
+    #[serde(default)]
+    given: Vec<(u32, u32)>,
+}
+
+/// A uid on its way into a record. Nothing is made as this uid before the record is there: when whoever asked for it dies
+/// first, it is free again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Minted {
+    uid: u32,
+    id: EnvironmentId,
+    by: Option<ProcessId>,
+}
+
+/// What the ledger knows of uids.
+#[derive(Debug, Default)]
+pub(crate) struct Uids {
+    /// Ranges of those that were given away at some time, both ends included.
+    pub(crate) given: Vec<(u32, u32)>,
+    /// Those that may not be given away now.
+    pub(crate) held: BTreeSet<u32>,
+}
+
+impl Ledger {
+    fn give(&mut self, uid: u32, id: &EnvironmentId, by: Option<ProcessId>) {
+        self.minted.push(Minted { uid, id: id.clone(), by });
+        if self.given.iter().any(|(from, to)| (*from..=*to).contains(&uid)) {
+            return;
+        }
+        // Uids come one after the other: nearly always the last range grows by one.
+        match self.given.iter_mut().find(|(_, to)| to.checked_add(1) == Some(uid)) {
+            Some(range) => range.1 = uid,
+            None => self.given.push((uid, uid)),
+        }
+    }
+}
+
+impl Store {
+    /// The ledger, with every uid that was minted before now held by its record, or free again.
+    fn ledger(&self, path: &Path) -> Result<Option<Ledger>, StoreError> {
+        let Some(mut ledger) = read::<Ledger>(path)? else { return Ok(None) };
+        let (held, minted) = (&mut ledger.held, &mut ledger.minted);
+        minted.retain(|minted| {
+            if self.record_path(&minted.id).exists() {
+                held.insert(minted.uid);
+                return false;
+            }
+            minted.by.as_ref().is_some_and(proc::lives)
+        });
+        Ok(Some(ledger))
+    }
+
+    /// Takes a uid that nobody has, for an environment whose record comes next. `taken` says whether the host knows the
+    /// uid already.
+    ///
+    /// # Errors
+    /// When there is none, or the ledger can't be written.
+    pub fn mint_uid(
+        &self,
+        id: &EnvironmentId,
+        (from, to): (u32, u32),
+        taken: &dyn Fn(u32) -> bool,
+    ) -> Result<u32, StoreError> {
+        let _lock = self.lock("uids")?;
+        let path = self.dir.join("uids.json");
+        let mut ledger = self.ledger(&path)?.unwrap_or(Ledger {
+            version: VERSION,
+            next: from,
+            held: BTreeSet::new(),
+            minted: Vec::new(),
+            given: Vec::new(),
+        });
+        if !(from..=to).contains(&ledger.next) {
+            ledger.next = from;
+        }
+        let order = (ledger.next..=to).chain(from..ledger.next);
+        let is_held = |uid: &u32| ledger.held.contains(uid) || ledger.minted.iter().any(|m| m.uid == *uid);
+        let free = order.into_iter().find(|uid| !is_held(uid) && !taken(*uid));
+        let Some(uid) = free else {
+            return Err(StoreError::NoUid { from, to, held: ledger.held.len() + ledger.minted.len() });
+        };
+        ledger.next = if uid == to { from } else { uid + 1 };
+        ledger.give(uid, id, proc::identify(std::process::id().cast_signed()));
+        write(&path, &ledger)?;
+        Ok(uid)
+    }
+
+    /// What the ledger knows of uids.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub(crate) fn uids(&self) -> Result<Uids, StoreError> {
+        let ledger = self.ledger(&self.dir.join("uids.json"))?;
+        Ok(ledger.map(|l| Uids { given: l.given, held: l.held }).unwrap_or_default())
+    }
+
+    /// Lets go of uids that no record speaks of: whoever held them died before its record was written. Only those that
+    /// `is_clean` finds nothing of. Not done while anybody works on any environment.
+    ///
+    /// # Errors
+    /// When the records or the ledger can't be read or written.
+    pub(crate) fn release_unknown(&self, is_clean: &dyn Fn(u32) -> bool) -> Result<(), StoreError> {
+        let _lock = self.lock("uids")?;
+        let path = self.dir.join("uids.json");
+        let Some(mut ledger) = self.ledger(&path)? else { return Ok(()) };
+        let locks = self.dir.join("locks");
+        for entry in fs::read_dir(&locks).map_err(StoreError::io(&locks))?.flatten() {
+            let id = entry.path().file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
+            if id.is_some_and(|id| self.is_busy(&id)) {
+                return Ok(());
+            }
+        }
+        let known: BTreeSet<u32> = self.records()?.into_iter().map(|r| r.uid).collect();
+        let before = ledger.held.len();
+        ledger.held.retain(|uid| known.contains(uid) || !is_clean(*uid));
+        if ledger.held.len() == before { Ok(()) } else { write(&path, &ledger) }
+    }
+
+    /// Forgets an environment whose audit was clean, and lets its uid go.
+    ///
+    /// # Errors
+    /// When the ledger or the record can't be changed.
+    pub fn release(&self, record: &Record) -> Result<(), StoreError> {
+        let id = &record.scope.id;
+        let _lock = self.lock("uids")?;
+        let path = self.dir.join("uids.json");
+        if let Some(mut ledger) = self.ledger(&path)?
+            && ledger.held.remove(&record.uid)
+        {
+            // As if it had just been minted: held as long as there is the record, if we die now, and free without it.
+            ledger.give(record.uid, id, None);
+            // On a full disk the uid stays held, which costs nothing but a uid until [`Self::release_unknown`].
+            drop(write(&path, &ledger));
+        }
+        for path in [self.record_path(id), self.note_path(id), self.environment_lock(id)] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(&path)(e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{id, record, store};
+    use super::*;
+
+    #[test]
+    fn a_uid_comes_back_only_after_its_release_and_only_at_the_end_of_the_range() {
+        let (_dir, store) = store();
+        let mint = || store.mint_uid(&id("fish-xxxxxx"), (70000, 70003), &|uid| uid == 70001);
+        let first = record("fish-aaaaaa", store.mint_uid(&id("fish-aaaaaa"), (70000, 70003), &|_| false).unwrap());
+        store.keep(&first).unwrap();
+        assert_eq!(first.uid, 70000);
+        assert_eq!(mint().unwrap(), 70002);
+        store.release(&first).unwrap();
+        assert_eq!(mint().unwrap(), 70003, "70000 is free, but later uids come first");
+        assert_eq!(mint().unwrap(), 70000);
+        assert!(matches!(mint(), Err(StoreError::NoUid { held: 3, .. })));
+        assert_eq!(store.record(&first.scope.id).unwrap(), None);
+    }
+
+    #[test]
+    fn a_uid_whose_asker_died_is_free_without_a_record_and_held_with_one() {
+        let (dir, store) = store();
+        let mint = |name: &str| store.mint_uid(&id(name), (70000, 70001), &|_| false);
+        assert_eq!((mint("fish-aaaaaa").unwrap(), mint("fish-bbbbbb").unwrap()), (70000, 70001));
+        assert!(matches!(mint("fish-cccccc"), Err(StoreError::NoUid { held: 2, .. })), "their askers live");
+        store.keep(&record("fish-aaaaaa", 70000)).unwrap();
+        let ledger = dir.path().join("uids.json");
+        let dead = fs::read_to_string(&ledger).unwrap().replace("\"started\":", "\"started\":1");
+        fs::write(&ledger, dead).unwrap();
+        assert_eq!(store.uids().unwrap().held, BTreeSet::from([70000]), "its record speaks for it");
+        assert_eq!(mint("fish-cccccc").unwrap(), 70001);
+        store.release(&record("fish-aaaaaa", 70000)).unwrap();
+        assert!(store.uids().unwrap().held.is_empty());
+        assert_eq!(mint("fish-dddddd").unwrap(), 70000);
+    }
+
+    #[test]
+    fn uids_that_were_given_away_are_remembered_as_ranges() {
+        let mut ledger =
+            Ledger { version: VERSION, next: 0, held: BTreeSet::new(), minted: Vec::new(), given: Vec::new() };
+        for uid in [70000, 70001, 70002, 70001, 79000, 79001] {
+            ledger.give(uid, &id("fish-aaaaaa"), None);
+        }
+        assert_eq!(ledger.given, [(70000, 70002), (79000, 79001)]);
+        // A ledger of before has none, and is read.
+        let old: Ledger = serde_json::from_str("{\"version\":1,\"next\":70000,\"held\":[]}").unwrap();
+        assert!(old.given.is_empty());
+    }
+}
