@@ -9,6 +9,7 @@
 //! | a record of the platform without a directory | purged, audited |
 //! | a damaged or missing journal | kept and reported; purged when an operator asks (`audit --fix`) |
 //! | a journal of a newer version | kept and reported, always |
+//! | what no record speaks of | removed by the platform's sweep, if anything was reverted or purged |
 //!
 //! What lies outside this workspace is never touched.
 
@@ -129,6 +130,13 @@ pub(crate) fn recover(node: &Node, watch: &Watch, reach: Reach) -> Result<Recove
     deal(purge, &mut purged);
     recovered.reverted.append(&mut reverted);
     recovered.purged = purged;
+    // Whoever died may also have left what no record speaks of: half a record, a uid. Without a death there is nothing to
+    // look for, and the search is too long for every start.
+    if !(recovered.reverted.is_empty() && recovered.purged.is_empty())
+        && let Err(error) = node.platform.sweep()
+    {
+        tracing::warn!("what belongs to no record was not searched for: {error}");
+    }
     Ok(recovered)
 }
 

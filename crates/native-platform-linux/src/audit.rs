@@ -165,8 +165,11 @@ pub(crate) fn sweep(platform: &LinuxPlatform) -> Result<(), StepError> {
             }
         }
     }
-    for half in store.halves().map_err(of_store)? {
-        fs::remove_file(&half).map_err(failed("remove half a record"))?;
+    for left in store.halves().map_err(of_store)?.into_iter().chain(store.idle_locks().map_err(of_store)?) {
+        match fs::remove_file(&left) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove half a record")(e)),
+            _ => {}
+        }
     }
     with_orphans(platform, &store, |search| leftovers::clean(search).map_err(failed("remove leftovers")))?;
     let places = Places::load(&platform.paths, Age::Any).map_err(of_store)?;

@@ -263,7 +263,7 @@ impl Store {
         lock.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
-    /// Halves of documents that writers who died have left, and locks of environments that are gone.
+    /// What those who died have left of records: halves of documents, and notes without a record.
     ///
     /// # Errors
     /// When the directories can't be listed.
@@ -272,13 +272,27 @@ impl Store {
         for dir in [self.dir.clone(), self.dir.join("environments")] {
             for entry in fs::read_dir(&dir).map_err(StoreError::io(&dir))?.flatten() {
                 let path = entry.path();
-                let writer = path.extension().and_then(|e| e.to_str()).and_then(|e| e.strip_prefix("tmp-"));
-                if writer.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+                let writer_died = kind.strip_prefix("tmp-").is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+                if writer_died || kind == "now" && !path.with_extension("json").exists() {
                     found.push(path);
                 }
             }
         }
         Ok(found)
+    }
+
+    /// Locks that nobody holds, of environments without a record. Whoever takes one of them just now looks again whether
+    /// it is still there.
+    ///
+    /// # Errors
+    /// When the directory can't be listed.
+    pub(crate) fn idle_locks(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let dir = self.dir.join("locks");
+        let entries = fs::read_dir(&dir).map_err(StoreError::io(&dir))?.flatten().map(|entry| entry.path());
+        let id = |path: &Path| path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<EnvironmentId>().ok());
+        let is_idle = |id: EnvironmentId| !self.is_busy(&id) && !self.record_path(&id).exists();
+        Ok(entries.filter(|path| id(path).is_some_and(is_idle)).collect())
     }
 }
 
@@ -424,6 +438,26 @@ mod tests {
             fs::write(&path, &whole).unwrap();
         }
         assert_eq!(store.record(&kept.scope.id).unwrap(), Some(kept));
+    }
+
+    #[test]
+    fn what_the_dead_left_of_records_is_found_and_nothing_else() {
+        let (dir, store) = store();
+        let kept = record("fish-aaaaaa", 70000);
+        store.keep(&kept).unwrap();
+        store.note(&kept).unwrap();
+        let _used = store.lock_environment(&id("fish-bbbbbb")).unwrap();
+        drop(store.lock_environment(&kept.scope.id).unwrap());
+        let left =
+            ["environments/fish-cccccc.now", "environments/fish-cccccc.json.tmp-4194305", "locks/fish-cccccc.lock"];
+        let left = left.map(|name| dir.path().join(name));
+        left.iter().for_each(|path| fs::write(path, "{").unwrap());
+        let mut found = store.halves().unwrap();
+        found.extend(store.idle_locks().unwrap());
+        found.sort();
+        let mut expected = left.to_vec();
+        expected.sort();
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -161,7 +161,8 @@ impl Store {
             // On a full disk the uid stays held, which costs nothing but a uid until [`Self::release_unknown`].
             drop(write(&path, &ledger));
         }
-        for path in [self.record_path(id), self.note_path(id), self.environment_lock(id)] {
+        // A note is never without its record, whenever we die.
+        for path in [self.note_path(id), self.record_path(id), self.environment_lock(id)] {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(&path)(e)),
                 _ => {}
