@@ -511,10 +511,12 @@ impl Session for LinuxSession {
     fn audit(&mut self) -> Result<Vec<Leak>, StepError> {
         self.own(StepKind::Audit)?;
         let leaks = audit::environment(&self.platform, &self.scope, self.record.as_ref())?;
-        if leaks.is_empty()
-            && let Some(record) = self.record.take()
-        {
-            self.store.release(&record).map_err(|e| e.of_step(StepKind::Audit))?;
+        if leaks.is_empty() {
+            match self.record.take() {
+                Some(record) => self.store.release(&record).map_err(|e| e.of_step(StepKind::Audit))?,
+                // Whoever began may have died while it wrote the first record.
+                None => self.store.forget_halves(&self.scope.id),
+            }
         }
         Ok(leaks)
     }

@@ -282,6 +282,23 @@ impl Store {
         Ok(found)
     }
 
+    /// Takes away what writers who died have left of an environment's record. Whoever calls this has the environment's
+    /// lock.
+    pub(crate) fn forget_halves(&self, id: &EnvironmentId) {
+        self.remove_halves(&self.dir.join("environments"), id.as_ref());
+    }
+
+    /// What can't be removed is an audit's to tell.
+    fn remove_halves(&self, dir: &Path, name: &str) {
+        let prefix = format!("{name}.tmp-");
+        let left = |path: &Path| {
+            let writer = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(&prefix));
+            writer.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+        };
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.filter(|path| left(path)).for_each(|path| drop(fs::remove_file(path)));
+    }
+
     /// Locks that nobody holds, of environments without a record. Whoever takes one of them just now looks again whether
     /// it is still there.
     ///
@@ -458,6 +475,13 @@ mod tests {
         let mut expected = left.to_vec();
         expected.sort();
         assert_eq!(found, expected);
+        fs::write(dir.path().join("environments/fish-cccccc.tmp-4194305"), "{").unwrap();
+        fs::write(dir.path().join("environments/fish-aaaaaa.tmp-4194305"), "{").unwrap();
+        store.forget_halves(&id("fish-cccccc"));
+        assert!(!dir.path().join("environments/fish-cccccc.tmp-4194305").exists());
+        assert!(dir.path().join("environments/fish-aaaaaa.tmp-4194305").exists(), "another one's");
+        store.release(&kept).unwrap();
+        assert!(!dir.path().join("environments/fish-aaaaaa.tmp-4194305").exists());
     }
 
     #[test]

@@ -108,6 +108,8 @@ impl Store {
         let Some(uid) = free else {
             return Err(StoreError::NoUid { from, to, held: ledger.held.len() + ledger.minted.len() });
         };
+        // Whoever writes the ledger has its lock: what others began to write is nobody's.
+        self.remove_halves(&self.dir, "uids");
         ledger.next = if uid == to { from } else { uid + 1 };
         ledger.give(uid, id, proc::identify(std::process::id().cast_signed()));
         write(&path, &ledger)?;
@@ -161,6 +163,7 @@ impl Store {
             // On a full disk the uid stays held, which costs nothing but a uid until [`Self::release_unknown`].
             drop(write(&path, &ledger));
         }
+        self.forget_halves(id);
         // A note is never without its record, whenever we die.
         for path in [self.note_path(id), self.record_path(id), self.environment_lock(id)] {
             match fs::remove_file(&path) {
