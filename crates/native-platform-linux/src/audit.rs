@@ -106,15 +106,7 @@ fn with_orphans<T>(
         known.borrow_mut().extend(records.into_iter().map(|r| r.uid));
         !known.borrow().contains(&uid) && matches!(User::from_uid(Uid::from_raw(uid)), Ok(None))
     };
-    run(&Search {
-        paths: &platform.paths,
-        id: None,
-        record: None,
-        owns: &owns,
-        places: &places,
-        patient: true,
-        devices: OnceCell::new(),
-    })
+    run(&Search::without_record(&platform.paths, &owns, &places))
 }
 
 /// What is left on the host of environments that are not alive.
@@ -175,15 +167,7 @@ pub(crate) fn sweep(platform: &LinuxPlatform) -> Result<(), StepError> {
     let places = Places::load(&platform.paths, Age::Any).map_err(of_store)?;
     let is_clean = |uid: u32| {
         let owns = |other| other == uid;
-        let search = Search {
-            paths: &platform.paths,
-            id: None,
-            record: None,
-            owns: &owns,
-            places: &places,
-            patient: true,
-            devices: OnceCell::new(),
-        };
+        let search = Search::without_record(&platform.paths, &owns, &places);
         leftovers::find(&search).is_ok_and(|found| found.iter().all(|(kind, _)| *kind == "database-lock"))
     };
     store.release_unknown(&is_clean).map_err(of_store)

@@ -272,9 +272,8 @@ impl Store {
         for dir in [self.dir.clone(), self.dir.join("environments")] {
             for entry in fs::read_dir(&dir).map_err(StoreError::io(&dir))?.flatten() {
                 let path = entry.path();
-                let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-                let writer_died = kind.strip_prefix("tmp-").is_some_and(|pid| !Path::new("/proc").join(pid).exists());
-                if writer_died || kind == "now" && !path.with_extension("json").exists() {
+                let is_orphan = path.extension().is_some_and(|e| e == "now") && !path.with_extension("json").exists();
+                if is_half(&path) || is_orphan {
                     found.push(path);
                 }
             }
@@ -290,12 +289,8 @@ impl Store {
 
     /// What can't be removed is an audit's to tell.
     fn remove_halves(&self, dir: &Path, name: &str) {
-        let prefix = format!("{name}.tmp-");
-        let left = |path: &Path| {
-            let writer = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(&prefix));
-            writer.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
-        };
         let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        let left = |path: &Path| path.file_stem().is_some_and(|stem| stem == name) && is_half(path);
         entries.filter(|path| left(path)).for_each(|path| drop(fs::remove_file(path)));
     }
 
@@ -343,6 +338,12 @@ impl Record {
     fn in_boot(self, boot: &str) -> Self {
         if self.boot == boot { self } else { Self { keeper: None, init: None, entry: None, ..self } }
     }
+}
+
+/// Whether a file is what a writer who died has left of a document (see [`crate::document`]).
+fn is_half(path: &Path) -> bool {
+    let writer = path.extension().and_then(|e| e.to_str()).and_then(|e| e.strip_prefix("tmp-"));
+    writer.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
 }
 
 fn open_lock(path: &Path) -> Result<File, StoreError> {

@@ -44,7 +44,12 @@ pub(crate) struct Search<'a> {
     pub(crate) devices: OnceCell<Vec<proc::LoopDevice>>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    /// A search for what these uids left and no record speaks of.
+    pub(crate) fn without_record(paths: &'a Paths, owns: &'a dyn Fn(u32) -> bool, places: &'a Places) -> Self {
+        Self { paths, id: None, record: None, owns, places, patient: true, devices: OnceCell::new() }
+    }
+
     /// Whether the name is the account's.
     fn is_name(&self, name: &std::ffi::OsStr) -> bool {
         self.id.is_some_and(|id| name == id.as_ref() as &str)
