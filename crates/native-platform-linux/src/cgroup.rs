@@ -159,7 +159,8 @@ impl Groups {
         let own = fs::read_to_string(self.trees.unified.join("cgroup.controllers")).unwrap_or_default();
         let wanted: Vec<_> =
             CONTROLLERS.iter().filter(|c| own.split_whitespace().any(|o| o == **c)).map(|c| format!("+{c}")).collect();
-        for dir in [&ours, &self.base(), &self.keeper(), &self.work()] {
+        make_below(&ours, &self.base())?;
+        for dir in [&self.keeper(), &self.work()] {
             make(dir)?;
         }
         if !wanted.is_empty() {
@@ -168,10 +169,7 @@ impl Groups {
             }
         }
         for (controller, dir) in self.v1_dirs() {
-            if let Some(parent) = dir.parent() {
-                make(parent)?;
-            }
-            make(&dir)?;
+            make_below(dir.parent().unwrap_or(&dir), &dir)?;
             self.limit_v1(controller, &dir, limits)?;
         }
         self.limit_v2(&own, limits)
@@ -390,6 +388,18 @@ fn make(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes a group in our directory, and that one, which whoever removes the last group of it may take away in between.
+fn make_below(ours: &Path, dir: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        make(ours)?;
+        match make(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && Instant::now() < deadline => {}
+            done => return done,
+        }
+    }
+}
+
 fn remove_tree(dir: &Path, deadline: Instant) -> io::Result<()> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -409,5 +419,34 @@ fn remove_tree(dir: &Path, deadline: Instant) -> io::Result<()> {
             }
             Err(e) => return at(dir, Err(e)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With plain directories, which come and go like groups without controllers.
+    #[test]
+    fn the_last_to_leave_and_the_next_to_come_do_not_meet() {
+        let root = tempfile::tempdir().unwrap();
+        let trees = Trees { unified: root.path().to_owned(), v1: vec![("pids", root.path().join("v1"))] };
+        fs::create_dir(root.path().join("v1")).unwrap();
+        thread::scope(|scope| {
+            for n in ["a", "b", "c"] {
+                let groups = trees.of(&format!("fish-{}", n.repeat(6)).parse().unwrap());
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        groups.create(&limits()).unwrap();
+                        groups.remove(Instant::now() + Duration::from_secs(5)).unwrap();
+                    }
+                });
+            }
+        });
+        assert!(!root.path().join(OURS).exists() && trees.environments().is_empty());
+    }
+
+    fn limits() -> Limits {
+        Limits { mode: LimitsMode::Off, cpu: 1, cpu_shared: true, memory_bytes: 1 << 30, pids: 100, open_files: 100 }
     }
 }

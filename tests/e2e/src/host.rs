@@ -51,6 +51,10 @@ impl Snapshot {
                 }
             }
         }
+        // Root's own: with an environment go its record, its notes and its lock.
+        for dir in ["/var/lib/fish-native/environments", "/var/lib/fish-native/locks"] {
+            lines.extend(names(Path::new(dir)).into_iter().map(|name| format!("{dir}/{name}")));
+        }
         loops(&mut lines);
         cgroups(&mut lines, Path::new("/sys/fs/cgroup"));
         processes(&mut lines);
