@@ -19,7 +19,7 @@ use crate::journal::Journal;
 use crate::operation::Operation;
 use crate::plan::{self, Layout};
 use crate::progress::Watch;
-use crate::store::{Held, Hold, JOURNAL, LOG, Store, WorkspaceLock};
+use crate::store::{Held, Hold, LOG, Store, WorkspaceLock};
 
 /// How often a lock that another process holds is asked for again. Locks are held for an operation on one
 /// environment, or for the milliseconds of a claim.
@@ -55,8 +55,8 @@ impl Node {
 
     /// Reads a journal. `None`: there is no such file.
     pub(crate) fn journal(&self, id: &EnvironmentId) -> Result<Option<Journal>, JournalError> {
-        let Some(text) = self.store.read(id)? else { return Ok(None) };
-        Journal::parse(&text, &self.store.dir(id).join(JOURNAL), id).map(Some)
+        let Some(found) = self.store.read(id)? else { return Ok(None) };
+        Journal::parse(&found.text, &self.store.dir(id).join(found.name), id).map(Some)
     }
 
     /// An operation on an environment that is locked. Without a journal, the platform's own record counts; its

@@ -7,8 +7,9 @@
 //!    must bear anyway (ADR 5).
 //! 2. The session is finished (the platform keeps what it made) before the journal says `allocated`: a crash in
 //!    between reverts a whole environment, never adopts one that the platform is about to revert.
-//! 3. That everything may be half reverted is on disk before the first revert, in one write. Reverting goes on after an error, in reverse order, and a journal that can't be written does not stop it:
-//!    the record on disk then says more than is there, which the next revert finds out.
+//! 3. That everything may be half reverted is seen by other processes before the first revert, in one note. Reverting goes
+//!    on after an error, in reverse order, and a journal that can't be written does not stop it: it then says more than
+//!    is there, which the next revert finds out.
 //! 4. The directory goes last, and only when every step was read back as gone and the audit is empty.
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{AllocateCause, CleanupError, JournalError, StuckStep};
 use crate::images::ImageSource;
 use crate::journal::{Journal, JournalPhase, Record, State};
-use crate::progress::{Phase, Running, Watch};
+use crate::progress::{Phase, Watch};
 use crate::report::DeallocateTimings;
 use crate::store::{Held, Store};
 
@@ -52,7 +53,8 @@ impl Operation {
         self.text()?.map_or(Ok(()), |text| self.store.write(&self.held, &text))
     }
 
-    /// Writes the journal down for others to see, before there is any effect.
+    /// Writes the journal down for others to see. After a power cut nothing of the environment runs: then `intent`, which
+    /// is on disk, is all that needs to be known (ADR 8).
     pub(crate) fn note(&self) -> Result<(), JournalError> {
         self.text()?.map_or(Ok(()), |text| self.store.note(&self.held, &text))
     }
@@ -120,33 +122,41 @@ impl Operation {
         stop: &CancellationToken,
         watch: &Watch,
     ) -> Result<u64, AllocateCause> {
-        let mut running = None;
-        for (n, step) in steps.iter().enumerate().filter(|(_, s)| phase_of(s) == phase) {
-            if stop.is_cancelled() {
-                self.stop_here();
-                return Err(AllocateCause::Cancelled);
-            }
-            running.get_or_insert_with(|| watch.phase(phase));
-            let executed = self.session().and_then(|s| s.execute(step));
-            match executed {
+        let (numbers, steps): (Vec<usize>, Vec<Step>) =
+            steps.iter().enumerate().filter(|(_, s)| phase_of(s) == phase).map(|(n, s)| (n, s.clone())).unzip();
+        if steps.is_empty() {
+            return Ok(0);
+        }
+        if stop.is_cancelled() {
+            self.stop_here();
+            return Err(AllocateCause::Cancelled);
+        }
+        let running = watch.phase(phase);
+        let results = self.session().map_or_else(|error| vec![Err(error)], |s| s.execute_all(&steps));
+        let mut failed = None;
+        for (n, result) in numbers.into_iter().zip(results) {
+            match result {
                 Ok(receipt) => {
                     if let (Receipt::Account { uid, .. }, Some(journal)) = (&receipt, &mut self.journal) {
                         journal.uid = Some(*uid);
                     }
-                    // `done` goes to disk with `allocated`: after a crash, `intent` is reverted just as well.
+                    // `done` is noted with `allocated`: after a crash, `intent` is reverted just as well.
                     self.set(n, State::Done(receipt));
                 }
                 Err(error) => {
-                    self.stop_here();
                     // What is there and foreign is not ours and must not be reverted.
-                    if error.kind != ErrorKind::Foreign {
-                        self.set(n, State::Reverting);
-                    }
-                    return Err(error.into());
+                    self.set(n, if error.kind == ErrorKind::Foreign { State::Planned } else { State::Reverting });
+                    failed.get_or_insert(error);
                 }
             }
         }
-        Ok(running.map_or(0, Running::done))
+        match failed {
+            None => Ok(running.done()),
+            Some(error) => {
+                self.stop_here();
+                Err(error.into())
+            }
+        }
     }
 
     /// Puts layers into the journal's plan, together with the directories that they keep in use.
@@ -176,7 +186,7 @@ impl Operation {
         if let Some(journal) = &mut self.journal {
             journal.phase = JournalPhase::Allocated;
         }
-        self.save()?;
+        self.note()?;
         Ok(())
     }
 
@@ -197,7 +207,7 @@ impl Operation {
         if let Some(journal) = &mut self.journal {
             journal.phase = JournalPhase::Deallocating;
             // Rule 3: an error of the journal does not stop a revert.
-            unsaved = self.save().err();
+            unsaved = self.note().err();
         }
         // What leaked before may be something that a step was said to have taken away.
         let mut thorough = self.journal.as_ref().is_some_and(|j| !j.leaked.is_empty());

@@ -4,7 +4,8 @@
 //! workspace/.lock            held while capacity is checked and a name is claimed
 //! workspace/<id>/lock        held during any operation that changes the environment
 //! workspace/<id>/claim.json     the first journal, before there is any effect; not waited for to be on disk
-//! workspace/<id>/journal.json
+//! workspace/<id>/journal.json   what a power cut must not take away
+//! workspace/<id>/journal.now    what became of it since; not waited for to be on disk
 //! workspace/.gone-<id>       an environment whose removal was interrupted; nothing of it is on the host
 //! ```
 //!
@@ -28,6 +29,8 @@ pub const JOURNAL: &str = "journal.json";
 pub const LOG: &str = "log";
 const LOCK: &str = "lock";
 const CLAIM: &str = "claim.json";
+/// What is noted of it for this boot.
+pub const NOTE: &str = "journal.now";
 const TEMP: &str = "journal.json.new";
 const GONE: &str = ".gone-";
 /// More than any journal of ours; a file that is larger is not one.
@@ -60,6 +63,15 @@ pub enum Hold<T> {
     NoSuch,
 }
 
+/// A journal as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    /// The file's name.
+    pub name: &'static str,
+    /// What is in it.
+    pub text: Vec<u8>,
+}
+
 /// Where environments are written down. The real one is [`FsStore`]; tests put one in between that fails or
 /// dies at a chosen call.
 pub trait Store: Send + Sync + fmt::Debug {
@@ -90,11 +102,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`JournalError::Io`].
     fn ids(&self) -> Result<Vec<EnvironmentId>, JournalError>;
 
-    /// The text of an environment's journal, or else of its note; `None` if it has neither.
+    /// An environment's last note, or else its journal; `None` if it has neither.
     ///
     /// # Errors
     /// [`JournalError::Io`].
-    fn read(&self, id: &EnvironmentId) -> Result<Option<Vec<u8>>, JournalError>;
+    fn read(&self, id: &EnvironmentId) -> Result<Option<Text>, JournalError>;
 
     /// The names of what an environment's directory holds beside its lock and journal.
     ///
@@ -109,8 +121,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`JournalError::Io`]; then it is the old text or the new one, never a mixture.
     fn write(&self, held: &Held, text: &[u8]) -> Result<(), JournalError>;
 
-    /// Notes what an environment's journal will be, before it has any effect. When this returns, other processes see
-    /// the text. A power cut may take it away; then there is nothing that it would have to speak of.
+    /// Notes what an environment's journal is now, where the one on disk serves as well after a power cut: before there is
+    /// any effect, and when nothing that it speaks of runs any more. When this returns, other processes see the text.
     ///
     /// # Errors
     /// [`JournalError::Io`].
@@ -192,15 +204,16 @@ impl FsStore {
         }
     }
 
-    fn text(path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
-        let file = match OpenOptions::new().read(true).custom_flags(no_follow()).open(path) {
+    fn text(&self, id: &EnvironmentId, name: &'static str) -> Result<Option<Text>, JournalError> {
+        let path = self.dir(id).join(name);
+        let file = match OpenOptions::new().read(true).custom_flags(no_follow()).open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(at("open", path)(e)),
+            Err(e) => return Err(at("open", &path)(e)),
         };
         let mut text = Vec::new();
-        file.take(MOST).read_to_end(&mut text).map_err(at("read", path))?;
-        Ok(Some(text))
+        file.take(MOST).read_to_end(&mut text).map_err(at("read", &path))?;
+        Ok(Some(Text { name, text }))
     }
 
     fn replace(
@@ -292,16 +305,21 @@ impl Store for FsStore {
         Ok(ids)
     }
 
-    fn read(&self, id: &EnvironmentId) -> Result<Option<Vec<u8>>, JournalError> {
-        let dir = self.dir(id);
-        if let Some(text) = Self::text(&dir.join(JOURNAL))? {
-            return Ok(Some(text));
+    fn read(&self, id: &EnvironmentId) -> Result<Option<Text>, JournalError> {
+        // What a power cut leaves of a file that was not waited for. Anything else that is no journal is an error: what
+        // runs may not be taken for something half made.
+        let is_lost = |found: &Text| found.text.last().is_none_or(|byte| *byte == 0);
+        if let Some(found) = self.text(id, NOTE)?.filter(|found| !is_lost(found)) {
+            return Ok(Some(found));
         }
-        let whole = |text: &Vec<u8>| text.ends_with(b"}\n") && !text.contains(&0);
-        // What a power cut left of a claim: nobody had begun. While its holder writes the journal, it has both or that.
-        match Self::text(&dir.join(CLAIM))?.filter(whole) {
-            Some(text) => Ok(Some(text)),
-            None => Self::text(&dir.join(JOURNAL)),
+        if let Some(found) = self.text(id, JOURNAL)? {
+            return Ok(Some(found));
+        }
+        // While its holder writes the journal, it has both or that.
+        let is_whole = |found: &Text| found.text.ends_with(b"}\n") && !found.text.contains(&0);
+        match self.text(id, CLAIM)?.filter(is_whole) {
+            Some(found) => Ok(Some(found)),
+            None => self.text(id, JOURNAL),
         }
     }
 
@@ -310,7 +328,7 @@ impl Store for FsStore {
         let mut names = Vec::new();
         for entry in fs::read_dir(&dir).map_err(at("read", &dir))? {
             let name = entry.map_err(at("read", &dir))?.file_name().to_string_lossy().into_owned();
-            if ![LOCK, JOURNAL, CLAIM, TEMP].contains(&name.as_str()) {
+            if ![LOCK, JOURNAL, CLAIM, NOTE, TEMP].contains(&name.as_str()) {
                 names.push(name);
             }
         }
@@ -318,8 +336,14 @@ impl Store for FsStore {
     }
 
     fn write(&self, held: &Held, text: &[u8]) -> Result<(), JournalError> {
-        self.replace(held, JOURNAL, text, File::sync_all)?;
         let dir = self.dir(&held.id);
+        let note = dir.join(NOTE);
+        // Before the journal that it would hide: what is in between is the journal of before, which is reverted.
+        match fs::remove_file(&note) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at("remove", &note)(e)),
+            _ => {}
+        }
+        self.replace(held, JOURNAL, text, File::sync_all)?;
         Self::sync_dir(&dir)?;
         if held.is_new.load(Ordering::Relaxed) {
             Self::sync_dir(&self.root)?;
@@ -331,7 +355,8 @@ impl Store for FsStore {
     }
 
     fn note(&self, held: &Held, text: &[u8]) -> Result<(), JournalError> {
-        self.replace(held, CLAIM, text, |_| Ok(()))
+        let name = if held.is_new.load(Ordering::Relaxed) { CLAIM } else { NOTE };
+        self.replace(held, name, text, |_| Ok(()))
     }
 
     fn remove(&self, held: Held) -> Result<(), JournalError> {
@@ -340,8 +365,8 @@ impl Store for FsStore {
         // environment without a journal.
         let gone = self.root.join(format!("{GONE}{}", held.id));
         remove_all(&gone)?;
+        // Where a power cut undoes this, the journal says that all is to be reverted, and finds nothing.
         fs::rename(&dir, &gone).map_err(at("rename", &dir))?;
-        Self::sync_dir(&self.root)?;
         drop(held);
         remove_all(&gone)
     }

@@ -215,6 +215,12 @@ impl Session for HelperSession {
         self.ask(&Request::Execute { step: step.clone() })
     }
 
+    fn execute_all(&mut self, steps: &[Step]) -> Vec<Result<Receipt, StepError>> {
+        // Without an answer any of them may have been begun.
+        let unknown = |error: StepError| steps.iter().map(|_| Err(error.clone())).collect();
+        self.ask(&Request::ExecuteAll { steps: steps.to_vec() }).unwrap_or_else(unknown)
+    }
+
     fn revert(&mut self, step: &Step) -> Result<(), StepError> {
         self.ask(&Request::Revert { step: step.clone() })
     }

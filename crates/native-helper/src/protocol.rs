@@ -43,6 +43,11 @@ pub(crate) enum Request {
         /// The step.
         step: Step,
     },
+    /// [`native_platform::Session::execute_all`].
+    ExecuteAll {
+        /// The steps.
+        steps: Vec<Step>,
+    },
     /// [`native_platform::Session::revert`].
     Revert {
         /// The step.

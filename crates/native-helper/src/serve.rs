@@ -90,6 +90,17 @@ impl Guard {
         }
         session.execute(step)
     }
+
+    fn execute_all(
+        &self,
+        session: &mut dyn Session,
+        steps: &[Step],
+    ) -> Result<Vec<Result<Receipt, StepError>>, StepError> {
+        if let Some(rules) = self.rules()? {
+            steps.iter().try_for_each(|step| rules.check_step(step))?;
+        }
+        Ok(session.execute_all(steps))
+    }
 }
 
 /// The next request from standard input. It is locked anew each time, because the input of an entered command is read
@@ -137,6 +148,7 @@ fn serve(
         match request {
             Request::Probe { step } => answer(output, open.probe(&step))?,
             Request::Execute { step } => answer(output, guard.execute(open.as_mut(), &step))?,
+            Request::ExecuteAll { steps } => answer(output, guard.execute_all(open.as_mut(), &steps))?,
             Request::Revert { step } => answer(output, open.revert(&step))?,
             Request::Purge {} => answer(output, open.purge())?,
             Request::Observe {} => answer(output, open.observe())?,

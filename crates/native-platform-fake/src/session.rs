@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use native_config::{DiskName, EnvironmentId};
 use native_platform::{
     Backing, Check, Enter, EnterIo, ErrorKind, Exit, HostFacts, Leak, Observation, Platform, Presence, Receipt, Scope,
-    Session, Step, StepError, StepKind, Stream, VolumeName,
+    Session, Step, StepError, StepKind, Stream, VolumeName, one_by_one,
 };
 
 use crate::host::{Account, Fault, Inner, Shared, Volume, Workload, dead};
@@ -365,6 +365,10 @@ impl Session for FakeSession {
         })?;
         self.executed.push(step.clone());
         Ok(receipt)
+    }
+
+    fn execute_all(&mut self, steps: &[Step]) -> Vec<Result<Receipt, StepError>> {
+        one_by_one(self, steps)
     }
 
     fn revert(&mut self, step: &Step) -> Result<(), StepError> {

@@ -111,7 +111,6 @@ pub(crate) fn create(
 /// Removes the account and reads back that nothing of it is left.
 pub(crate) fn delete(tools: &Tools, store: &Store, record: &Record, home: &Path) -> Result<(), StepError> {
     let id = &record.scope.id;
-    kill::sweep(record.uid)?;
     kill::clear_keyrings(record.uid)?;
     if record.real && user(id.as_ref())?.is_some() {
         let deadline = Instant::now() + Duration::from_secs(5);

@@ -75,7 +75,7 @@ struct Strays {
 
 impl Strays {
     fn find(store: &Store) -> Result<Self, StepError> {
-        let loops = proc::loops().map_err(failed("list loop devices"))?;
+        let loops = proc::loops(&|_| true).map_err(failed("list loop devices"))?;
         let mut ids: BTreeSet<EnvironmentId> = loops.iter().filter_map(|l| layout::device_owner(&l.name)).collect();
         if let Ok(trees) = Trees::find() {
             ids.extend(trees.environments().iter().filter_map(|(name, _)| name.parse::<EnvironmentId>().ok()));
@@ -150,7 +150,7 @@ pub(crate) fn sweep(platform: &LinuxPlatform) -> Result<(), StepError> {
             let deadline = Instant::now() + Duration::from_secs(10);
             groups.remove(deadline).map_err(failed("remove a cgroup"))?;
         }
-        for device in proc::loops().map_err(failed("list loop devices"))? {
+        for device in proc::loops(&|_| true).map_err(failed("list loop devices"))? {
             if layout::device_owner(&device.name).as_ref() == Some(&id) {
                 // It goes with its last user. It is not ended: that one may be alive, with its records elsewhere.
                 drop(pins::detach(&device));

@@ -28,7 +28,7 @@ use crate::cgroup::Groups;
 use crate::init::{self, Init, Report};
 use crate::layout::Paths;
 use crate::proc;
-use crate::store::Record;
+use crate::store::{ProcessId, Record};
 use crate::sys::{self, Forked};
 
 /// The version of the `status` document.
@@ -294,21 +294,32 @@ pub(crate) fn stop_workload(groups: &Groups, grace: Duration, meanwhile: &mut dy
     }
 }
 
-/// Lets the keeper come to its own end, once the workload has: it still has to write down what was printed last.
-/// A keeper that takes too long is killed with the rest of the environment.
-pub(crate) fn retire(groups: &Groups, record: &Record) {
-    let deadline = Instant::now() + RETIRE;
-    let (Some(keeper), Some(init)) = (&record.keeper, &record.init) else { return };
-    if !proc::lives(keeper) {
-        return;
-    }
+/// A keeper on its way to its own end.
+pub(crate) struct Retiring(OwnedFd);
+
+/// Lets the keeper come to its own end, once the workload has: it still has to write down what was printed last. What it
+/// holds, and the namespaces with their mounts, are taken down meanwhile.
+pub(crate) fn retire(record: &Record) -> Option<Retiring> {
+    let (keeper, init) = (record.keeper.as_ref()?, record.init.as_ref()?);
     // By descriptor and start time: the id may have become somebody else's.
-    let Ok(first) = sys::pidfd_open(Pid::from_raw(init.pid)) else { return };
-    if !proc::lives(init) || sys::pidfd_signal(first.as_fd(), libc::SIGKILL).is_err() {
-        return;
-    }
-    while groups.alive() && Instant::now() < deadline {
-        thread::sleep(Duration::from_micros(100));
+    let open = |process: &ProcessId| sys::pidfd_open(Pid::from_raw(process.pid)).ok().filter(|_| proc::lives(process));
+    let (keeper, first) = (open(keeper)?, open(init)?);
+    sys::pidfd_signal(first.as_fd(), libc::SIGKILL).ok()?;
+    Some(Retiring(keeper))
+}
+
+impl Retiring {
+    /// Waits for the end. A keeper that takes too long is killed with the rest of the environment.
+    pub(crate) fn wait(self) {
+        let deadline = Instant::now() + RETIRE;
+        let mut ended = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            if poll(&mut ended, wait) != Err(nix::Error::EINTR) {
+                return;
+            }
+        }
     }
 }
 

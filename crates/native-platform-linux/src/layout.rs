@@ -74,6 +74,13 @@ pub(crate) fn device_name(id: &EnvironmentId, volume: &VolumeName) -> String {
     format!("{id}:{}", tag(volume))
 }
 
+/// Whether a loop device over this file may be of this environment: not if the file lies in the directory of another one,
+/// as the files without a name do.
+pub(crate) fn may_be_of(backing: &str, id: &EnvironmentId) -> bool {
+    let owner = || Path::new(backing).parent()?.file_name()?.to_str()?.parse::<EnvironmentId>().ok();
+    !backing.ends_with(" (deleted)") || owner().is_none_or(|owner| owner == *id)
+}
+
 /// Whether a loop device is of this environment, by its name or by the file below the environment's directory.
 pub(crate) fn is_device_of(device: &LoopDevice, id: &EnvironmentId, dir: Option<&Path>) -> bool {
     device_owner(&device.name).as_ref() == Some(id)

@@ -1,7 +1,8 @@
 //! What `/proc` and `/sys` say: mounts, processes, loop devices. Parsers take text; readers feed them.
 
+use std::borrow::Cow;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -95,13 +96,31 @@ fn parse_process(pid: i32, status: &str) -> Option<Process> {
 /// When `/proc` can't be listed.
 pub(crate) fn processes(wanted: &dyn Fn(&Process) -> bool) -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
+    let mut status = vec![0; 4096];
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
         // A process that ended in this moment is not there to be read.
-        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+        let Ok(status) = read_into(&mut status, &format!("/proc/{pid}/status")) else { continue };
         found.extend(parse_process(pid, &status).filter(|p| wanted(p)));
     }
     Ok(found)
+}
+
+/// Reads a file of the kernel's. There are as many as processes, and asking for sizes that they don't have doubles the time.
+fn read_into<'a>(buffer: &'a mut Vec<u8>, path: &str) -> io::Result<Cow<'a, str>> {
+    let mut file = fs::File::open(path)?;
+    let mut length = 0;
+    loop {
+        if length == buffer.len() {
+            buffer.resize(2 * length, 0);
+        }
+        match file.read(&mut buffer[length..]) {
+            Ok(0) => return Ok(String::from_utf8_lossy(&buffer[..length])),
+            Ok(n) => length += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Every process of the host that lives (a zombie does not) and has `uid` in any column.
@@ -140,27 +159,39 @@ pub(crate) struct LoopDevice {
     pub(crate) backing: String,
 }
 
-/// The loop devices in use.
+/// The loop devices in use whose backing file, as the kernel names it, is `wanted`.
+///
+/// A device that was in use once stays on the host without a size, hundreds of them after a busy day: `/proc/partitions`
+/// names the others alone, in one read. Only what is wanted is opened: to open one waits for whoever ties or mounts it.
 ///
 /// # Errors
-/// When `/sys` can't be listed or a device can't be asked.
-pub(crate) fn loops() -> io::Result<Vec<LoopDevice>> {
+/// When the devices can't be listed or one can't be asked.
+pub(crate) fn loops(wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<LoopDevice>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir("/sys/block")? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if !name.to_string_lossy().starts_with("loop") {
-            continue;
-        }
-        // A device that is not in use has no such file.
-        let Ok(backing) = fs::read_to_string(entry.path().join("loop/backing_file")) else { continue };
-        let device = Path::new("/dev").join(&name);
+    // `major minor #blocks name`, after two lines of a heading.
+    let names = fs::read_to_string("/proc/partitions")?;
+    for name in names.lines().filter_map(|line| line.split_whitespace().nth(3)).filter(|n| n.starts_with("loop")) {
+        // A partition of one has no such file, and neither has a device that has just been untied.
+        let Some(backing) = backing_of(name).filter(|backing| wanted(backing)) else { continue };
+        let device = Path::new("/dev").join(name);
         let Ok(file) = fs::File::open(&device) else { continue };
         if let Some(name) = sys::loop_name(file.as_fd())? {
-            found.push(LoopDevice { device, name, backing: backing.trim_end().to_owned() });
+            found.push(LoopDevice { device, name, backing });
         }
     }
     Ok(found)
+}
+
+/// The file under a loop device (`loop3`), if it is in use.
+fn backing_of(name: &str) -> Option<String> {
+    let backing = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()?;
+    Some(backing.trim_end().to_owned())
+}
+
+/// Whether a loop device is still tied to the file that it was seen with.
+pub(crate) fn is_tied(device: &LoopDevice) -> bool {
+    let name = device.device.file_name().unwrap_or_default().to_string_lossy();
+    backing_of(&name).is_some_and(|backing| backing == device.backing)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! A session that makes an environment moves its whole process into a mount namespace of its own: it runs in the
 //! helper, one session per process, and never in a program with other things to do.
 
+mod volumes;
+
 use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -13,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use native_config::{AccountKind, DiskName, EnvironmentId, Isolation};
 use native_platform::{
-    AccountStep, Backing, Check, Enter, EnterIo, ErrorKind, HostFacts, Leak, Observation, Platform, Presence, Receipt,
-    Runner, Scope, Session, Step, StepError, StepKind, VolumeStep, WorkloadStep,
+    AccountStep, Check, Enter, EnterIo, ErrorKind, HostFacts, Leak, Observation, Platform, Presence, Receipt, Runner,
+    Scope, Session, Step, StepError, StepKind, VolumeStep, WorkloadStep, one_by_one,
 };
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -23,7 +25,7 @@ use crate::cgroup::{Groups, Trees};
 use crate::commands::Tools;
 use crate::init::Report;
 use crate::keeper::{self, Keeper};
-use crate::layout::{self, Paths};
+use crate::layout::Paths;
 use crate::leftovers::{self, Search};
 use crate::store::{Record, Store};
 use crate::sys::{self, Forked};
@@ -259,45 +261,6 @@ impl LinuxSession {
         }
     }
 
-    fn make_volume(&mut self, step: &VolumeStep) -> Result<Receipt, StepError> {
-        match (self.scope.isolation, &self.host) {
-            (Isolation::Private, None) => {
-                let host = File::open("/proc/self/ns/mnt")
-                    .map_err(|e| StepError::failed(StepKind::Volume, format!("open the mount namespace: {e}")))?;
-                volume::enter_private(&self.platform.paths, &self.scope.id)?;
-                self.host = Some(host.into());
-            }
-            (Isolation::Private, Some(_)) => {}
-            (Isolation::Basic, _) => volume::stay_on_host(&self.platform.paths, &self.scope.id)?,
-        }
-        let known = self.record(StepKind::Volume)?.volumes.iter().any(|v| v.volume == step.volume);
-        if !known {
-            match step.backing {
-                Backing::Dir => self.keep(StepKind::Volume, |r| r.volumes.push(step.clone()))?,
-                // A file without a name, or one that is meant to stay.
-                Backing::Sized { .. } => self.note(StepKind::Volume, |r| r.volumes.push(step.clone()))?,
-            }
-        }
-        let record = self.record(StepKind::Volume)?;
-        match volume::create(&self.platform.tools, &self.platform.paths, record, step) {
-            Ok(volume::Made { path, image }) => {
-                if let (Some(handle), Some(record)) = (image, &mut self.record) {
-                    // On disk with the next change: only a workload can hand the disk to somebody else.
-                    record.images.push((layout::tag(&step.volume), handle));
-                }
-                Ok(Receipt::Volume { path })
-            }
-            Err(error) => Err(self.undo(StepKind::Volume, error, |s| s.remove_volume(step))),
-        }
-    }
-
-    fn remove_volume(&mut self, step: &VolumeStep) -> Result<(), StepError> {
-        let Some(record) = &self.record else { return Ok(()) };
-        volume::remove(&self.platform.paths, record, step)?;
-        self.note_less(|r| r.volumes.retain(|v| v.volume != step.volume));
-        Ok(())
-    }
-
     fn start(&mut self, step: &WorkloadStep) -> Result<Receipt, StepError> {
         const STEP: StepKind = StepKind::Workload;
         let groups = self.groups(STEP)?;
@@ -385,17 +348,24 @@ impl LinuxSession {
         };
         let groups = self.groups(STEP)?;
         let deadline = Instant::now() + grace + KILL;
-        if groups.exist() {
+        let is_there = groups.exist();
+        let mut retiring = None;
+        if is_there {
             keeper::stop_workload(&groups, grace, &mut || {});
             if let Some(record) = &self.record {
                 discard::disks(&self.platform.paths, record);
-                keeper::retire(&groups, record);
+                retiring = keeper::retire(record);
             }
-            groups.kill(deadline).map_err(stuck)?;
         }
+        // While the kernel takes the namespaces down. What is left runs as the account's user, the keeper and the first
+        // process do not.
         if let Some(record) = &self.record {
             kill::sweep(record.uid)?;
             self.search_and_clean(record).map_err(stuck)?;
+        }
+        if is_there {
+            retiring.into_iter().for_each(keeper::Retiring::wait);
+            groups.kill(deadline).map_err(stuck)?;
         }
         groups.remove(deadline).map_err(stuck)?;
         self.note_less(|r| {
@@ -473,6 +443,27 @@ impl Session for LinuxSession {
         Ok(receipt)
     }
 
+    fn execute_all(&mut self, steps: &[Step]) -> Vec<Result<Receipt, StepError>> {
+        // One that is filled forks, which must not happen beside threads.
+        fn of_threads(step: &Step) -> Option<&VolumeStep> {
+            match step {
+                Step::Volume(volume) if volume.clone_from.is_none() => Some(volume),
+                _ => None,
+            }
+        }
+        match steps.iter().map(of_threads).collect::<Option<Vec<_>>>() {
+            Some(volumes) if volumes.len() > 1 => match self.make_volumes(&volumes) {
+                Ok(results) => {
+                    let made = steps.iter().zip(&results).filter(|(_, result)| result.is_ok());
+                    self.executed.extend(made.map(|(step, _)| step.clone()));
+                    results
+                }
+                Err(error) => vec![Err(error)],
+            },
+            _ => one_by_one(self, steps),
+        }
+    }
+
     fn revert(&mut self, step: &Step) -> Result<(), StepError> {
         self.own(step.kind())?;
         self.revert_step(step)?;
@@ -529,14 +520,13 @@ impl Session for LinuxSession {
 
 impl Drop for LinuxSession {
     fn drop(&mut self) {
-        if self.finished {
-            return;
-        }
         // The caller went away in the middle. What can't be reverted here is in the record, and in the journal.
-        while let Some(step) = self.executed.pop() {
-            if self.revert_step(&step).is_err() {
-                return;
-            }
+        while !self.finished
+            && let Some(step) = self.executed.pop()
+            && self.revert_step(&step).is_ok()
+        {}
+        if let Some(lock) = self.lock.take() {
+            self.store.unlock_environment(&self.scope.id, &lock);
         }
     }
 }

@@ -21,6 +21,7 @@ use native_platform::{ErrorKind, Scope, StepError, StepKind, VolumeStep};
 use serde::{Deserialize, Serialize};
 
 use crate::document::{read, replace, write};
+use crate::proc;
 
 /// The version of both documents. An older reader refuses a newer one.
 pub(crate) const VERSION: u32 = 1;
@@ -188,11 +189,19 @@ impl Store {
                 Err(TryLockError::WouldBlock) => return Err(StoreError::Busy { id: id.clone(), path }),
                 Err(TryLockError::Error(e)) => return Err(StoreError::io(&path)(e)),
             }
-            let ours = file.metadata().map_err(StoreError::io(&path))?;
             // Whoever had it before may have removed the file with the environment.
-            if fs::metadata(&path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+            if is_at(&file, &path).map_err(StoreError::io(&path))? {
                 return Ok(file);
             }
+        }
+    }
+
+    /// Lets go of an environment's lock. Where nothing was made, or nothing is left, its file goes.
+    pub(crate) fn unlock_environment(&self, id: &EnvironmentId, lock: &File) {
+        let path = self.environment_lock(id);
+        if !self.record_path(id).exists() && is_at(lock, &path).unwrap_or(false) {
+            // Still held. One that can't be removed is the next sweep's.
+            drop(fs::remove_file(&path));
         }
     }
 
@@ -343,7 +352,14 @@ impl Record {
 /// Whether a file is what a writer who died has left of a document (see [`crate::document`]).
 fn is_half(path: &Path) -> bool {
     let writer = path.extension().and_then(|e| e.to_str()).and_then(|e| e.strip_prefix("tmp-"));
-    writer.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+    // One that has ended and that nobody has asked how does not write any more.
+    writer.is_some_and(|pid| pid.parse().ok().and_then(proc::identify).is_none())
+}
+
+/// Whether the open file is still the one of this name.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    Ok(fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
 }
 
 fn open_lock(path: &Path) -> Result<File, StoreError> {

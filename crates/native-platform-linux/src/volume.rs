@@ -129,7 +129,7 @@ pub(crate) fn remove(paths: &Paths, record: &Record, step: &VolumeStep) -> Resul
     let name = layout::device_name(id, &step.volume);
     let tag = layout::tag(&step.volume);
     let image = record.images.iter().find(|(of, _)| *of == tag).map(|(_, handle)| (&*record.scope.dir, &**handle));
-    untie(paths, &format!("{} of {id}", step.volume), image, &|device| device.name == name)?;
+    untie(paths, id, &format!("{} of {id}", step.volume), image, &|device| device.name == name)?;
     if matches!(step.backing, Backing::Dir) {
         let dir = directory(paths, record, &step.volume);
         remove::tree(&dir).map_err(|e| StepError::stuck(STEP, format!("remove {}: {e}", dir.display())))?;
@@ -144,18 +144,19 @@ pub(crate) fn remove(paths: &Paths, record: &Record, step: &VolumeStep) -> Resul
 /// Unties what is left of the environment's devices, whatever its volumes were called.
 pub(crate) fn untie_strays(paths: &Paths, scope: &Scope) -> Result<(), StepError> {
     let ours = |device: &LoopDevice| layout::is_device_of(device, &scope.id, Some(&scope.dir));
-    untie(paths, &format!("a disk of {}", scope.id), None, &ours)
+    untie(paths, &scope.id, &format!("a disk of {}", scope.id), None, &ours)
 }
 
 /// Waits until a device is untied. One that somebody else keeps is ended, and told.
 fn untie(
     paths: &Paths,
+    id: &EnvironmentId,
     what: &str,
     image: Option<pins::Image<'_>>,
     ours: &dyn Fn(&LoopDevice) -> bool,
 ) -> Result<(), StepError> {
     let stuck = |what: String| StepError::stuck(STEP, what);
-    let find = || proc::loops().map(|all| all.into_iter().find(ours));
+    let find = || proc::loops(&|backing| layout::may_be_of(backing, id)).map(|all| all.into_iter().find(ours));
     let start = Instant::now();
     let mut asked = false;
     loop {
@@ -171,7 +172,17 @@ fn untie(
             Vec::new()
         };
         if holders.is_empty() && waited < UNTIE {
-            thread::sleep(if waited < PINNED { Duration::from_millis(1) } else { Duration::from_millis(100) });
+            // When there is something else to be done about it.
+            let until = match waited {
+                w if w < PINNED / 10 => start + PINNED / 10,
+                w if w < PINNED => start + PINNED,
+                w => start + w + Duration::from_millis(100),
+            };
+            let mut pause = Duration::from_micros(100);
+            while proc::is_tied(&left) && Instant::now() < until {
+                thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(5));
+            }
             continue;
         }
         let ended = match pins::end(&left, &paths.run, image) {
@@ -211,7 +222,8 @@ pub(crate) fn unmount_below(dirs: &[PathBuf]) -> Result<(), StepError> {
 /// Whether anything of the volume is there, seen from this process's namespace.
 pub(crate) fn present(paths: &Paths, record: &Record, step: &VolumeStep) -> Result<bool, StepError> {
     let name = layout::device_name(&record.scope.id, &step.volume);
-    let loops = proc::loops().map_err(doing("list loop devices"))?;
+    let id = &record.scope.id;
+    let loops = proc::loops(&|backing| layout::may_be_of(backing, id)).map_err(doing("list loop devices"))?;
     Ok(loops.iter().any(|l| l.name == name)
         || matches!(step.backing, Backing::Dir) && directory(paths, record, &step.volume).exists())
 }
@@ -365,6 +377,12 @@ fn attach(image: &File, name: &str) -> Result<(PathBuf, File), StepError> {
         StepError::new(STEP, ErrorKind::NotReady, format!("open /dev/loop-control: {e}")).hint("modprobe loop")
     })?;
     let deadline = Instant::now() + Duration::from_secs(10);
+    // All who ask at once are told the same free device, and then wait for each other at its door. Without the lock
+    // everything works, only slower: a holder that is stopped stops nobody.
+    let turn = Instant::now() + Duration::from_secs(1);
+    while matches!(control.try_lock(), Err(TryLockError::WouldBlock)) && Instant::now() < turn {
+        thread::sleep(Duration::from_micros(200));
+    }
     loop {
         let number = sys::loop_get_free(control.as_fd()).map_err(doing("ask for a free loop device"))?;
         let path = PathBuf::from(format!("/dev/loop{number}"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use native_platform::{
     Enter, EnterIo, ErrorKind, Leak, Observation, Presence, Receipt, Scope, Session, Step, StepError, StepKind,
-    VolumeName,
+    VolumeName, one_by_one,
 };
 
 use crate::account::as_stuck;
@@ -68,6 +68,10 @@ impl Session for MacSession {
         // Without the workload's variables: undoing never needs them.
         self.done.push(step.for_journal());
         Ok(receipt)
+    }
+
+    fn execute_all(&mut self, steps: &[Step]) -> Vec<Result<Receipt, StepError>> {
+        one_by_one(self, steps)
     }
 
     fn revert(&mut self, step: &Step) -> Result<(), StepError> {

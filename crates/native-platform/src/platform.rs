@@ -220,7 +220,19 @@ pub trait Platform: Send + Sync {
     fn sweep(&self) -> Result<(), StepError>;
 }
 
-/// One operation on one environment. Steps run one after another, blocking.
+/// [`Session::execute_all`] of a host that gains nothing by doing several steps at once: until one fails.
+pub fn one_by_one(session: &mut dyn Session, steps: &[Step]) -> Vec<Result<Receipt, StepError>> {
+    let mut results = Vec::with_capacity(steps.len());
+    for step in steps {
+        results.push(session.execute(step));
+        if results.last().is_some_and(Result::is_err) {
+            break;
+        }
+    }
+    results
+}
+
+/// One operation on one environment, blocking.
 pub trait Session: Send {
     /// Whether the step's effect is there.
     ///
@@ -233,6 +245,10 @@ pub trait Session: Send {
     /// # Errors
     /// [`StepError`] with the kind that fits.
     fn execute(&mut self, step: &Step) -> Result<Receipt, StepError>;
+
+    /// The same of steps that do not need each other, at once where the host gains by it. The results are those of the
+    /// steps that were begun, in their order: whatever has none was not begun.
+    fn execute_all(&mut self, steps: &[Step]) -> Vec<Result<Receipt, StepError>>;
 
     /// Takes the step's effect away and reads back that it is gone. Idempotent; `Ok` means absent.
     ///

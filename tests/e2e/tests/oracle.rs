@@ -160,6 +160,7 @@ fn is_exempt(path: &str) -> bool {
         || path.starts_with("var/lib/fish-native/templates/")
         || [
             "var/lib/fish-native/uids.json",
+            "var/lib/fish-native/uids.now",
             "var/lib/fish-native/places.json",
             "var/lib/fish-native/uids.lock",
             "var/lib/fish-native/accounts.lock",

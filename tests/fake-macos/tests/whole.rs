@@ -21,7 +21,7 @@ use common::{Rig, SERVICE, Service, differences, runnable};
 use fake_macos::Fault;
 use native_config::{DriverConfig, EnvironmentId, Image, Source, Target, parse_label};
 use native_driver::images::{Fetched, ImageSource};
-use native_driver::store::{FsStore, Held, Hold, Store, WorkspaceLock};
+use native_driver::store::{FsStore, Held, Hold, Store, Text, WorkspaceLock};
 use native_driver::{AllocateRequest, Driver, JournalError, NativeDriver, PrepareOptions, Watch};
 use native_images::{CacheError, EnsureError, Layer};
 use native_platform::{Connection, Invocation, Output, RunError, Runner, SystemRunner};
@@ -112,7 +112,7 @@ impl Store for MortalStore {
     fn ids(&self) -> Result<Vec<EnvironmentId>, JournalError> {
         self.alive()?.ids()
     }
-    fn read(&self, id: &EnvironmentId) -> Result<Option<Vec<u8>>, JournalError> {
+    fn read(&self, id: &EnvironmentId) -> Result<Option<Text>, JournalError> {
         self.alive()?.read(id)
     }
     fn contents(&self, id: &EnvironmentId) -> Result<Vec<String>, JournalError> {

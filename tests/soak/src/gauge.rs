@@ -92,7 +92,7 @@ fn cgroups(dir: &Path) -> usize {
 
 /// Uids in the ledger of root's records.
 fn held() -> anyhow::Result<usize> {
-    let Ok(text) = fs::read("/var/lib/fish-native/uids.json") else { return Ok(0) };
+    let Ok(text) = fs::read("/var/lib/fish-native/uids.now") else { return Ok(0) };
     let ledger: serde_json::Value = serde_json::from_slice(&text).context("read the uid ledger")?;
     Ok(ledger["held"].as_array().map_or(0, Vec::len))
 }

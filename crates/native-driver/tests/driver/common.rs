@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use native_config::{Definition, Disk, DiskKind, DriverConfig, EnvironmentId, Image, Metadata, Resources, Template};
 use native_driver::images::{Fetched, ImageSource};
 use native_driver::journal::Journal;
-use native_driver::store::{FsStore, Held, Hold, JOURNAL, Store, WorkspaceLock};
+use native_driver::store::{FsStore, Held, Hold, JOURNAL, NOTE, Store, Text, WorkspaceLock};
 use native_driver::{
     AllocateRequest, Driver, JournalError, NativeDriver, PrepareError, PrepareOptions, Prepared, Watch,
 };
@@ -111,7 +111,7 @@ impl Store for MortalStore {
         self.alive()?;
         self.inner.ids()
     }
-    fn read(&self, id: &EnvironmentId) -> Result<Option<Vec<u8>>, JournalError> {
+    fn read(&self, id: &EnvironmentId) -> Result<Option<Text>, JournalError> {
         self.alive()?;
         self.inner.read(id)
     }
@@ -275,7 +275,9 @@ impl Rig {
     }
 
     pub(crate) fn journal_path(&self, id: &EnvironmentId) -> PathBuf {
-        self.workspace.path().join(id.as_str()).join(JOURNAL)
+        let dir = self.workspace.path().join(id.as_str());
+        let note = dir.join(NOTE);
+        if note.exists() { note } else { dir.join(JOURNAL) }
     }
 
     pub(crate) fn journal(&self, id: &EnvironmentId) -> Option<Journal> {

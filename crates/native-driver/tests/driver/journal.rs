@@ -9,7 +9,7 @@ use crate::common::fixture;
 use native_config::EnvironmentId;
 use native_driver::JournalError;
 use native_driver::journal::{Journal, JournalPhase, State};
-use native_driver::store::{FsStore, Hold, Store, WorkspaceLock};
+use native_driver::store::{FsStore, Hold, Store, Text, WorkspaceLock};
 use proptest::prelude::*;
 
 fn id() -> EnvironmentId {
@@ -138,9 +138,9 @@ fn a_write_replaces_and_an_interrupted_one_is_not_seen() {
     assert!(store.read(&id()).unwrap().is_none());
     store.write(&held, b"one").unwrap();
     fs::write(dir.path().join("fish-abcdef/journal.json.new"), "half of tw").unwrap();
-    assert_eq!(store.read(&id()).unwrap().unwrap(), b"one");
+    assert_eq!(store.read(&id()).unwrap().unwrap().text, b"one");
     store.write(&held, b"two").unwrap();
-    assert_eq!(store.read(&id()).unwrap().unwrap(), b"two");
+    assert_eq!(store.read(&id()).unwrap().unwrap().text, b"two");
     assert!(store.contents(&id()).unwrap().is_empty());
 }
 
@@ -150,15 +150,36 @@ fn a_claim_is_read_until_there_is_a_journal_and_what_is_left_of_one_is_none() {
     let store = FsStore::new(dir.path());
     let held = store.claim(&locked(&store), &id()).unwrap().unwrap();
     store.note(&held, b"{}\n").unwrap();
-    assert_eq!(store.read(&id()).unwrap().unwrap(), b"{}\n");
+    assert_eq!(store.read(&id()).unwrap().unwrap().text, b"{}\n");
     assert!(store.contents(&id()).unwrap().is_empty());
     for left in [&b""[..], b"{", b"\0\0\0", b"{\0}\n"] {
         fs::write(dir.path().join("fish-abcdef/claim.json"), left).unwrap();
         assert_eq!(store.read(&id()).unwrap(), None, "{left:?}");
     }
     store.write(&held, b"").unwrap();
-    assert_eq!(store.read(&id()).unwrap().unwrap(), b"", "a journal is never passed over");
+    assert_eq!(store.read(&id()).unwrap().unwrap().text, b"", "a journal is never passed over");
     assert!(!dir.path().join("fish-abcdef/claim.json").exists());
+}
+
+#[test]
+fn a_note_goes_before_the_journal_unless_a_power_cut_took_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FsStore::new(dir.path());
+    let held = store.claim(&locked(&store), &id()).unwrap().unwrap();
+    store.write(&held, b"on disk").unwrap();
+    store.note(&held, b"noted").unwrap();
+    let note = dir.path().join("fish-abcdef/journal.now");
+    assert_eq!(store.read(&id()).unwrap().unwrap(), Text { name: "journal.now", text: b"noted".to_vec() });
+    assert!(store.contents(&id()).unwrap().is_empty());
+    for left in [&b""[..], b"\0\0\0", b"no\0\0\0"] {
+        fs::write(&note, left).unwrap();
+        assert_eq!(store.read(&id()).unwrap().unwrap().text, b"on disk", "{left:?}");
+    }
+    fs::write(&note, "not").unwrap();
+    assert_eq!(store.read(&id()).unwrap().unwrap().text, b"not", "half of one is nobody's to guess");
+    store.write(&held, b"on disk again").unwrap();
+    assert!(!note.exists());
+    assert_eq!(store.read(&id()).unwrap().unwrap().text, b"on disk again");
 }
 
 #[test]

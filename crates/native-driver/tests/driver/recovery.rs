@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::common::{Rig, fixture, request, small};
 use native_config::EnvironmentId;
+use native_driver::store::{JOURNAL, NOTE};
 use native_driver::{
     DeallocateError, Driver, ExitCode, Explain, JournalError, NativeDriver, PrepareOptions, Status, Watch,
 };
@@ -53,21 +54,24 @@ fn damaged_journals_are_kept_named_and_never_guessed() {
         ("not text", |_| vec![0xff; 100]),
         ("another's", |_| fs::read(fixture("journal-v1.json")).unwrap()),
     ];
-    for (what, damage) in texts {
+    let cases = texts.into_iter().flat_map(|text| [(NOTE, text), (JOURNAL, text)]);
+    // Of a note that was not waited for, a power cut leaves these: the journal on disk speaks.
+    let lost = ["empty", "zero-filled tail"];
+    for (file, (what, damage)) in cases.filter(|(file, (what, _))| *file == JOURNAL || !lost.contains(what)) {
         let rig = Rig::new();
         let made = allocated(&rig, &rig.driver());
-        let path = rig.journal_path(&made);
-        let text = fs::read(&path).unwrap();
-        fs::write(&path, damage(&text)).unwrap();
+        let note = rig.journal_path(&made);
+        let text = fs::read(&note).unwrap();
+        if file == JOURNAL {
+            fs::remove_file(&note).unwrap();
+        }
+        fs::write(note.with_file_name(file), damage(&text)).unwrap();
         let before = rig.host.state();
 
         let (driver, prepared) = rig.recovered().unwrap();
         assert_eq!(prepared.recovered.kept.len(), 1, "{what}");
         let kept = &prepared.recovered.kept[0];
-        assert!(
-            kept.message.contains("journal.json") && kept.hint.as_ref().unwrap().contains(made.as_str()),
-            "{kept:?}"
-        );
+        assert!(kept.message.contains(file) && kept.hint.as_ref().unwrap().contains(made.as_str()), "{kept:?}");
         assert_eq!(rig.host.state(), before, "{what}: nothing is touched");
         assert_eq!(rig.runtime.block_on(driver.status(&made)).unwrap(), Status::Allocated, "{what}");
         let list = rig.runtime.block_on(driver.list()).unwrap();
@@ -81,6 +85,23 @@ fn damaged_journals_are_kept_named_and_never_guessed() {
         let gone = rig.runtime.block_on(driver.deallocate(&made, Watch::quiet()));
         assert!(gone.unwrap_or_else(|e| panic!("{what}: {e}")).audit.clean);
         rig.assert_clean(&what);
+    }
+}
+
+/// What was up when the power went is gone; its note may be gone with it.
+#[test]
+fn an_environment_whose_note_a_power_cut_took_is_removed() {
+    for left in [None, Some(&b""[..]), Some(&b"{\"vers\0\0\0\0"[..])] {
+        let rig = Rig::new();
+        let made = allocated(&rig, &rig.driver());
+        let note = rig.journal_path(&made);
+        match left {
+            None => fs::remove_file(&note).unwrap(),
+            Some(left) => fs::write(&note, left).unwrap(),
+        }
+        let (_, prepared) = rig.recovered().unwrap();
+        assert_eq!(prepared.recovered.reverted, [made], "{left:?}");
+        rig.assert_clean(&format!("{left:?}"));
     }
 }
 
@@ -106,6 +127,7 @@ fn a_newer_journal_is_kept_whoever_asks() {
 fn audit_fix_purges_what_lost_its_journal() {
     let rig = Rig::new();
     let made = allocated(&rig, &rig.driver());
+    fs::remove_file(rig.journal_path(&made)).unwrap();
     fs::write(rig.journal_path(&made), "").unwrap();
     let driver = rig.driver();
     let audit = rig.runtime.block_on(driver.audit()).unwrap();

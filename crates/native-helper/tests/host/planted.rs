@@ -240,7 +240,7 @@ fn a_lock_of_the_user_database_that_is_nobodys_is_told() {
 fn hold(uid: u32) {
     let store = Store::open(Path::new(STATE)).unwrap();
     let _lock = store.lock("uids").unwrap();
-    let path = Path::new(STATE).join("uids.json");
+    let path = Path::new(STATE).join("uids.now");
     let mut ledger: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     ledger["held"].as_array_mut().unwrap().push(uid.into());
     fs::write(&path, ledger.to_string()).unwrap();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::names::is_safe_name;
 use super::placed;
 use super::staging::ignore_missing;
-use super::store::{Key, Record, Store, at, write_atomically};
+use super::store::{Key, Record, Store, at, write_for_this_boot};
 use super::types::{CachedImage, Layer, PruneOptions, PruneReport, Source};
 use crate::error::CacheError;
 
@@ -102,7 +102,7 @@ pub(super) fn pin(store: &Store, user: &str, layers: &[Layer]) -> Result<(), Cac
     let path = pin_path(store, user)?;
     let pin = Pin { format: super::store::FORMAT, layers: layers.iter().map(|layer| layer.digest.clone()).collect() };
     let text = serde_json::to_vec(&pin).map_err(|error| at("write", &path)(error.into()))?;
-    Ok(write_atomically(&path, &text).map_err(at("write", &path))?)
+    Ok(write_for_this_boot(&path, &text).map_err(at("write", &path))?)
 }
 
 /// Removes a pin.
@@ -138,6 +138,8 @@ fn pinned(store: &Store) -> Result<BTreeSet<String>, CacheError> {
     for user in pins(store)? {
         let path = store.pins().join(user);
         match fs::read(&path) {
+            // What a power cut leaves of a file that was not written back: whoever used the layers is gone with it.
+            Ok(text) if text.iter().all(|byte| *byte == 0) => {}
             Ok(text) => {
                 // A pin that can not be read must not cost an environment its files.
                 let pin: Pin = serde_json::from_slice(&text).map_err(|error| at("read", &path)(error.into()))?;

@@ -314,11 +314,20 @@ impl Store {
 /// Temp file, fsync, rename, fsync of the directory. Any number of processes may write the same file at once: each has a
 /// temporary file of its own, and one of them is the last.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace(path, content, File::sync_all)?;
+    sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// The same for other processes to see, without waiting for the disk.
+pub(crate) fn write_for_this_boot(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace(path, content, |_| Ok(()))
+}
+
+fn replace(path: &Path, content: &[u8], sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
     file.write_all(content)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o640))?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    sync_dir(dir)
+    sync(file.as_file())?;
+    file.persist(path).map(drop).map_err(|error| error.error)
 }

@@ -25,6 +25,7 @@ use crate::{kill, proc, remove, sys};
 const LOGIND: Duration = Duration::from_secs(20);
 
 pub(crate) use host::{stale_locks, uids_with_keys};
+use table::PROCESS;
 pub use table::{ROWS, Row, render};
 
 /// Whose leftovers are searched for.
@@ -127,9 +128,11 @@ pub(crate) fn find(search: &Search<'_>) -> io::Result<Vec<(&'static str, Found)>
     Ok(all)
 }
 
-/// Removes what can be removed without a step. What can't is the audit's to tell.
+/// Removes what can be removed without a step. What can't is the audit's to tell. With a record, no process of the account
+/// may live any more: whoever calls this has just looked.
 pub(crate) fn clean(search: &Search<'_>) -> io::Result<()> {
-    for row in ROWS.iter().filter(|row| row.by_search) {
+    let is_done = |row: &Row| search.record.is_some() && row.kind == PROCESS;
+    for row in ROWS.iter().filter(|row| row.by_search && !is_done(row)) {
         for found in (row.detect)(search)? {
             drop(found.remove(search));
         }

@@ -26,10 +26,13 @@ const STEP: &str = "the step that made it";
 const SEARCH: &str = "the search, after the last process";
 const NAMESPACE: &str = "a place of its own in its namespaces";
 
+/// Processes of the account, in the first row.
+pub(super) const PROCESS: &str = "process";
+
 /// The table.
 pub const ROWS: &[Row] = &[
     Row {
-        kind: "process",
+        kind: PROCESS,
         what: "a process, whatever it is called and whoever started it; what lives with it: abstract sockets, open files",
         prevented: "a process-id namespace and a cgroup, which end with one write; no_new_privs, no PAM",
         found: "any of the four uids, or the private group, of any process that is no zombie",
