@@ -86,6 +86,7 @@ async fn clean_up(
 }
 
 /// Checks that there is room and takes it, so that no other process can think it is still free.
+#[expect(clippy::disallowed_methods, reason = "for people: nothing is decided by it")]
 fn claim(node: &Arc<Node>, request: &AllocateRequest, watch: &Watch) -> Result<Claimed, AllocateCause> {
     let definition = &request.definition;
     let warnings = plan::validate(definition, Some(&node.config)).map_err(PlanError::from)?;

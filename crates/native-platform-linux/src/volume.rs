@@ -377,6 +377,9 @@ fn attach(image: &File, name: &str) -> Result<(PathBuf, File), StepError> {
         StepError::new(STEP, ErrorKind::NotReady, format!("open /dev/loop-control: {e}")).hint("modprobe loop")
     })?;
     let deadline = Instant::now() + Duration::from_secs(10);
+    // For direct I/O the kernel writes out what the image has (loop_configure). Here those who make disks at once wait
+    // for one commit together, rather than one after the other in their turn.
+    image.sync_all().map_err(doing("write an image out"))?;
     // All who ask at once are told the same free device, and then wait for each other at its door. Without the lock
     // everything works, only slower: a holder that is stopped stops nobody.
     let turn = Instant::now() + Duration::from_secs(1);

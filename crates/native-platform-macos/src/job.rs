@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use native_platform::{Enter, Limits, WorkloadStep};
 
 /// A word that no output holds by chance. It is no secret: a workload that forges it lies about itself only.
+#[expect(clippy::disallowed_methods, reason = "a name, for which any number does")]
 pub(crate) fn token() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());

@@ -355,6 +355,7 @@ impl Host {
 }
 
 /// The time in ms.
+#[expect(clippy::disallowed_methods, reason = "the time of the emulated host, which its processes compare")]
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

@@ -24,7 +24,18 @@ const DEAF: &str = "#!/bin/sh\ntrap '' INT\nsleep 600\n";
 const CROWD: &str =
     "#!/bin/sh\ntrap '' INT TERM HUP\ni=0\nwhile [ $i -lt 500 ]; do sleep 600 & i=$((i+1)); done\necho ready\nwait\n";
 /// As many processes as there may be, and all of them fork.
-const BOMB: &str = "#!/bin/sh\ntrap '' INT TERM HUP\nbomb() { while :; do bomb & done 2>/dev/null; }\nbomb &\nsleep 1\necho ready\nwait\n";
+/// A shell that can't fork ends, and so would the bomb.
+const BOMB: &str = r"#!/usr/bin/python3
+import os, signal, time
+for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(n, signal.SIG_IGN)
+if os.fork() == 0:
+    while True:
+        try: os.fork()
+        except OSError: pass
+time.sleep(1)
+print('ready', flush=True)
+signal.pause()
+";
 const FILES: &str =
     "#!/bin/sh\nmkdir files && cd files && seq 1000000 | xargs touch && cd .. && echo ready && exec sleep 600\n";
 const DIRTY: &str = "#!/bin/sh\ndd if=/dev/zero of=dirty bs=1M count=1024 2>/dev/null\necho ready\nexec sleep 600\n";
@@ -129,7 +140,7 @@ fn killed(scratch: &Scratch, script: &str) -> anyhow::Result<Duration> {
     fs::write(&path, script)?;
     let log = scratch.dir("served")?.join("killed.log");
     let line = format!(
-        "echo 0 > {}/cgroup.procs; echo 0 > {}/cgroup.procs; exec sh {} > {}",
+        "echo 0 > {}/cgroup.procs; echo 0 > {}/cgroup.procs; chmod +x {2}; exec {2} > {3}",
         unified.display(),
         pids.display(),
         path.display(),

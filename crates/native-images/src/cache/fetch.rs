@@ -455,6 +455,7 @@ pub(super) fn layer_records(layers: &[StagedLayer]) -> Vec<LayerRecord> {
 }
 
 /// Differs from call to call and from process to process.
+#[expect(clippy::disallowed_methods, reason = "a name, for which any number does")]
 pub(super) fn stamp() -> String {
     format!("{}-{}", jiff::Timestamp::now(), std::process::id())
 }

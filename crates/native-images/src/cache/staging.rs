@@ -20,6 +20,7 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
+    #[expect(clippy::disallowed_methods, reason = "a name, for which any number does")]
     pub(crate) fn new(staging: &Path) -> io::Result<Self> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         loop {

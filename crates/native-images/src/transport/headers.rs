@@ -42,6 +42,7 @@ impl Validators {
 }
 
 /// Seconds, or a date.
+#[expect(clippy::disallowed_methods, reason = "the server said a date; the wait is limited by the caller")]
 pub(super) fn retry_after(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
         return Some(Duration::from_secs(seconds));
