@@ -167,6 +167,7 @@ impl User<'_> {
         for mut door in self.doors {
             door.write_all(b"0").map_err(|e| failed("join the workload's cgroup", e))?;
         }
+        sys::be_as_before();
         // A terminal's child is the leader of its session already.
         let _ = nix::unistd::setsid();
         for (n, stream) in streams.into_iter().enumerate() {

@@ -69,6 +69,7 @@ pub(crate) struct Keeper<'a> {
 /// Never returns: this is a process of its own.
 pub(crate) fn run(keeper: Keeper<'_>) -> ! {
     sys::set_name("fish-keeper");
+    sys::be_as_before();
     let spare = keeper.report.try_clone();
     match start(keeper) {
         Ok(running) => {
@@ -303,6 +304,9 @@ pub(crate) fn retire(record: &Record) -> Option<Retiring> {
     let (keeper, init) = (record.keeper.as_ref()?, record.init.as_ref()?);
     // By descriptor and start time: the id may have become somebody else's.
     let open = |process: &ProcessId| sys::pidfd_open(Pid::from_raw(process.pid)).ok().filter(|_| proc::lives(process));
+    for process in [keeper, init].into_iter().filter(|p| proc::lives(p)) {
+        sys::hurry(Pid::from_raw(process.pid));
+    }
     let (keeper, first) = (open(keeper)?, open(init)?);
     sys::pidfd_signal(first.as_fd(), libc::SIGKILL).ok()?;
     Some(Retiring(keeper))

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use crate::sys;
 
 /// What steps need: owners and modes of files, the user database, ids, signals, mounts and namespaces, looking into
-/// other processes, limits, whiteouts and attributes of overlays, and what the system's own tools log.
+/// other processes, limits, priorities, whiteouts and attributes of overlays, and what the system's own tools log.
 const NEEDED: &[u32] = &[
     capability::CHOWN,
     capability::DAC_OVERRIDE,
@@ -29,6 +29,7 @@ const NEEDED: &[u32] = &[
     capability::SYS_CHROOT,
     capability::SYS_PTRACE,
     capability::SYS_ADMIN,
+    capability::SYS_NICE,
     capability::SYS_RESOURCE,
     capability::MKNOD,
     capability::AUDIT_WRITE,
@@ -56,6 +57,7 @@ mod capability {
     pub(super) const SYS_CHROOT: u32 = 18;
     pub(super) const SYS_PTRACE: u32 = 19;
     pub(super) const SYS_ADMIN: u32 = 21;
+    pub(super) const SYS_NICE: u32 = 23;
     pub(super) const SYS_RESOURCE: u32 = 24;
     pub(super) const MKNOD: u32 = 27;
     pub(super) const AUDIT_WRITE: u32 = 29;
@@ -66,7 +68,7 @@ fn bits(capabilities: &[u32]) -> u64 {
     capabilities.iter().fold(0, |bits, c| bits | 1 << c)
 }
 
-/// Lets go of it. To be called while the process has one thread, after the caller's identity was read from the
+/// Lets go of it, and is before others at the processor. To be called while the process has one thread, after the caller's identity was read from the
 /// environment.
 ///
 /// # Errors
@@ -91,6 +93,7 @@ pub fn unload() -> io::Result<()> {
     raise(Resource::RLIMIT_STACK, 8 << 20);
     raise(Resource::RLIMIT_NOFILE, 4096);
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    sys::be_quick();
     if nix::unistd::geteuid().is_root() {
         sys::limit_capabilities(bits(NEEDED), bits(FOR_WORKLOADS))?;
     }

@@ -8,6 +8,7 @@ mod keys;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::Pid;
@@ -169,6 +170,35 @@ pub(crate) fn clone_file(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> io::Result
     // SAFETY: two descriptors.
     let done = unsafe { libc::ioctl(to.as_raw_fd(), FICLONE, from.as_raw_fd()) };
     check(libc::c_long::from(done)).map(drop)
+}
+
+/// This process's nice value, or its parent's where that was put aside (see [`be_quick`]).
+static NICE: AtomicI32 = AtomicI32::new(0);
+
+/// The nice value of what must not wait for workloads.
+const QUICK: i32 = -10;
+
+/// The same for another process, which is about to end: what its end takes down is its own work.
+pub(crate) fn hurry(process: Pid) {
+    // SAFETY: integers only; no process has a negative id.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, process.as_raw().cast_unsigned(), QUICK) };
+}
+
+/// Puts this process before those that have no right to that, so that no workload, however many processes it has, keeps
+/// environments from being made and removed in their time.
+pub(crate) fn be_quick() {
+    // SAFETY: integers only.
+    let own = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    NICE.store(own, Ordering::Relaxed);
+    // A container may have no right to it: then it is as quick as it was.
+    // SAFETY: integers only.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, own.min(QUICK)) };
+}
+
+/// Takes that back, for what goes on after the operation.
+pub(crate) fn be_as_before() {
+    // SAFETY: integers only.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE.load(Ordering::Relaxed)) };
 }
 
 /// Forbids this process and its children to gain privileges by executing a file.
