@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
+use std::slice;
 use std::time::Duration;
 
-use native_platform::{EnterIo, ErrorKind, Platform, Receipt, Scope, Session, Step, StepError, StepKind};
+use native_platform::{EnterIo, ErrorKind, Platform, Scope, Session, Step, StepError, StepKind};
 use serde::Serialize;
 
 use crate::host::{self, HELPER_ARGUMENT, Host, KEEPER_ARGUMENT, Settings};
@@ -84,22 +85,8 @@ impl Guard {
         platform.open(scope)
     }
 
-    fn execute(&self, session: &mut dyn Session, step: &Step) -> Result<Receipt, StepError> {
-        if let Some(rules) = self.rules()? {
-            rules.check_step(step)?;
-        }
-        session.execute(step)
-    }
-
-    fn execute_all(
-        &self,
-        session: &mut dyn Session,
-        steps: &[Step],
-    ) -> Result<Vec<Result<Receipt, StepError>>, StepError> {
-        if let Some(rules) = self.rules()? {
-            steps.iter().try_for_each(|step| rules.check_step(step))?;
-        }
-        Ok(session.execute_all(steps))
+    fn check(&self, steps: &[Step]) -> Result<(), StepError> {
+        self.rules()?.map_or(Ok(()), |rules| steps.iter().try_for_each(|step| rules.check_step(step)))
     }
 }
 
@@ -147,8 +134,10 @@ fn serve(
         };
         match request {
             Request::Probe { step } => answer(output, open.probe(&step))?,
-            Request::Execute { step } => answer(output, guard.execute(open.as_mut(), &step))?,
-            Request::ExecuteAll { steps } => answer(output, guard.execute_all(open.as_mut(), &steps))?,
+            Request::Execute { step } => {
+                answer(output, guard.check(slice::from_ref(&step)).and_then(|()| open.execute(&step)))?;
+            }
+            Request::ExecuteAll { steps } => answer(output, guard.check(&steps).map(|()| open.execute_all(&steps)))?,
             Request::Revert { step } => answer(output, open.revert(&step))?,
             Request::Purge {} => answer(output, open.purge())?,
             Request::Observe {} => answer(output, open.observe())?,

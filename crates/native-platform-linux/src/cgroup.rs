@@ -159,7 +159,7 @@ impl Groups {
         let own = fs::read_to_string(self.trees.unified.join("cgroup.controllers")).unwrap_or_default();
         let wanted: Vec<_> =
             CONTROLLERS.iter().filter(|c| own.split_whitespace().any(|o| o == **c)).map(|c| format!("+{c}")).collect();
-        make_below(&ours, &self.base())?;
+        make_below_ours(&self.base())?;
         for dir in [&self.keeper(), &self.work()] {
             make(dir)?;
         }
@@ -169,7 +169,7 @@ impl Groups {
             }
         }
         for (controller, dir) in self.v1_dirs() {
-            make_below(dir.parent().unwrap_or(&dir), &dir)?;
+            make_below_ours(&dir)?;
             self.limit_v1(controller, &dir, limits)?;
         }
         self.limit_v2(&own, limits)
@@ -389,10 +389,10 @@ fn make(dir: &Path) -> io::Result<()> {
 }
 
 /// Makes a group in our directory, and that one, which whoever removes the last group of it may take away in between.
-fn make_below(ours: &Path, dir: &Path) -> io::Result<()> {
+fn make_below_ours(dir: &Path) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        make(ours)?;
+        make(dir.parent().unwrap_or(dir))?;
         match make(dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && Instant::now() < deadline => {}
             done => return done,

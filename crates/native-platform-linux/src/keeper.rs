@@ -304,12 +304,12 @@ pub(crate) fn retire(record: &Record) -> Option<Retiring> {
     let (keeper, init) = (record.keeper.as_ref()?, record.init.as_ref()?);
     // By descriptor and start time: the id may have become somebody else's.
     let open = |process: &ProcessId| sys::pidfd_open(Pid::from_raw(process.pid)).ok().filter(|_| proc::lives(process));
-    for process in [keeper, init].into_iter().filter(|p| proc::lives(p)) {
+    let (watched, first) = (open(keeper)?, open(init)?);
+    for process in [keeper, init] {
         sys::hurry(Pid::from_raw(process.pid));
     }
-    let (keeper, first) = (open(keeper)?, open(init)?);
     sys::pidfd_signal(first.as_fd(), libc::SIGKILL).ok()?;
-    Some(Retiring(keeper))
+    Some(Retiring(watched))
 }
 
 impl Retiring {

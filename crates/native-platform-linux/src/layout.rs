@@ -1,11 +1,12 @@
 //! Where things are, as the workload sees them and as root sees them.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use native_config::{DiskName, EnvironmentId};
 use native_platform::VolumeName;
 
-use crate::proc::LoopDevice;
+use crate::proc::{self, LoopDevice};
 
 /// The directories that everything lies below.
 #[derive(Debug, Clone)]
@@ -74,9 +75,17 @@ pub(crate) fn device_name(id: &EnvironmentId, volume: &VolumeName) -> String {
     format!("{id}:{}", tag(volume))
 }
 
+/// The loop devices in use that can be of this environment.
+///
+/// # Errors
+/// Those of [`proc::loops`].
+pub(crate) fn devices_near(id: &EnvironmentId) -> io::Result<Vec<LoopDevice>> {
+    proc::loops(&|backing| may_be_of(backing, id))
+}
+
 /// Whether a loop device over this file may be of this environment: not if the file lies in the directory of another one,
 /// as the files without a name do.
-pub(crate) fn may_be_of(backing: &str, id: &EnvironmentId) -> bool {
+fn may_be_of(backing: &str, id: &EnvironmentId) -> bool {
     let owner = || Path::new(backing).parent()?.file_name()?.to_str()?.parse::<EnvironmentId>().ok();
     !backing.ends_with(" (deleted)") || owner().is_none_or(|owner| owner == *id)
 }

@@ -348,9 +348,8 @@ impl LinuxSession {
         };
         let groups = self.groups(STEP)?;
         let deadline = Instant::now() + grace + KILL;
-        let is_there = groups.exist();
         let mut retiring = None;
-        if is_there {
+        if groups.exist() {
             keeper::stop_workload(&groups, grace, &mut || {});
             if let Some(record) = &self.record {
                 discard::disks(&self.platform.paths, record);
@@ -363,10 +362,10 @@ impl LinuxSession {
             kill::sweep(record.uid)?;
             self.search_and_clean(record).map_err(stuck)?;
         }
-        if is_there {
-            retiring.into_iter().for_each(keeper::Retiring::wait);
-            groups.kill(deadline).map_err(stuck)?;
+        if let Some(retiring) = retiring {
+            retiring.wait();
         }
+        groups.kill(deadline).map_err(stuck)?;
         groups.remove(deadline).map_err(stuck)?;
         self.note_less(|r| {
             r.keeper = None;

@@ -68,8 +68,8 @@ fn bits(capabilities: &[u32]) -> u64 {
     capabilities.iter().fold(0, |bits, c| bits | 1 << c)
 }
 
-/// Lets go of it, and is before others at the processor. To be called while the process has one thread, after the caller's identity was read from the
-/// environment.
+/// Lets go of it, and is before others at the processor. To be called while the process has one thread, after the caller's
+/// identity was read from the environment.
 ///
 /// # Errors
 /// When something that the caller handed down can't be let go of: then nothing should be done for it.

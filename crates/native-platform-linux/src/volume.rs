@@ -156,7 +156,7 @@ fn untie(
     ours: &dyn Fn(&LoopDevice) -> bool,
 ) -> Result<(), StepError> {
     let stuck = |what: String| StepError::stuck(STEP, what);
-    let find = || proc::loops(&|backing| layout::may_be_of(backing, id)).map(|all| all.into_iter().find(ours));
+    let find = || layout::devices_near(id).map(|all| all.into_iter().find(ours));
     let start = Instant::now();
     let mut asked = false;
     loop {
@@ -222,8 +222,7 @@ pub(crate) fn unmount_below(dirs: &[PathBuf]) -> Result<(), StepError> {
 /// Whether anything of the volume is there, seen from this process's namespace.
 pub(crate) fn present(paths: &Paths, record: &Record, step: &VolumeStep) -> Result<bool, StepError> {
     let name = layout::device_name(&record.scope.id, &step.volume);
-    let id = &record.scope.id;
-    let loops = proc::loops(&|backing| layout::may_be_of(backing, id)).map_err(doing("list loop devices"))?;
+    let loops = layout::devices_near(&record.scope.id).map_err(doing("list loop devices"))?;
     Ok(loops.iter().any(|l| l.name == name)
         || matches!(step.backing, Backing::Dir) && directory(paths, record, &step.volume).exists())
 }

@@ -110,16 +110,14 @@ fn basic_isolation_is_said_each_time() {
 fn a_workload_is_as_nice_as_its_driver() {
     let Some(bench) = Bench::new() else { return };
     let label = bench.label("#!/bin/sh\nnice\nsleep 600\n");
-    let mut driver = command("nice");
-    driver.args(["-n", "3", "sh", "-c", &format!("{} allocate {label}", bench.line())]);
-    let id = Running::start(driver).finish().code(0).stdout.trim().to_owned();
-    until("its word", || (bench.fish(&["logs", &id]).code(0).stdout == "3\n").then_some(()));
-    let entered = Running::start({
+    let nicely = |words: &str| {
         let mut driver = command("nice");
-        driver.args(["-n", "3", "sh", "-c", &format!("{} exec {id} -- nice", bench.line())]);
-        driver
-    });
-    assert_eq!(entered.finish().code(0).stdout, "3\n");
+        driver.args(["-n", "3", "sh", "-c", &format!("{} {words}", bench.line())]);
+        Running::start(driver).finish().code(0).stdout
+    };
+    let id = nicely(&format!("allocate {label}")).trim().to_owned();
+    until("its word", || (bench.fish(&["logs", &id]).code(0).stdout == "3\n").then_some(()));
+    assert_eq!(nicely(&format!("exec {id} -- nice")), "3\n");
     bench.fish(&["deallocate", &id]).code(0);
     bench.assert_as_before();
 }

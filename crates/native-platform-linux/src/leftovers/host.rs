@@ -90,7 +90,7 @@ fn attached<'a>(search: &'a Search<'_>) -> io::Result<&'a [proc::LoopDevice]> {
         return Ok(devices);
     }
     let dir = search.record.map(|r| r.scope.dir.as_path());
-    let mut devices = proc::loops(&|backing| layout::may_be_of(backing, id))?;
+    let mut devices = layout::devices_near(id)?;
     devices.retain(|device| layout::is_device_of(device, id, dir));
     Ok(search.devices.get_or_init(|| devices))
 }

@@ -41,6 +41,9 @@ struct Ledger {
     /// user of the host, was left by an environment.
     #[serde(default)]
     given: Vec<(u32, u32)>,
+    /// The uid to try next as it is on disk, if there is a ledger.
+    #[serde(skip)]
+    kept_next: Option<u32>,
 }
 
 /// A uid on its way into a record. Nothing is made as this uid before the record is there: when whoever asked for it dies
@@ -91,8 +94,9 @@ impl Store {
         let Some(mut kept) = read::<Ledger>(&path)? else { return Ok(None) };
         let boot = boot_id();
         let noted = fs::read(note).ok().and_then(|text| serde_json::from_slice::<Ledger>(&text).ok());
+        let kept_next = Some(kept.next);
         if let Some(noted) = noted.filter(|noted| noted.boot == boot) {
-            return Ok(Some(noted));
+            return Ok(Some(Ledger { kept_next, ..noted }));
         }
         if kept.boot != boot {
             for record in self.records()? {
@@ -101,16 +105,15 @@ impl Store {
             }
             kept.next = kept.next.saturating_add(AHEAD);
         }
-        Ok(Some(kept))
+        Ok(Some(Ledger { kept_next, ..kept }))
     }
 
     /// Writes the ledger: on disk when it has come far from what is there, else for this boot.
     fn write_ledger(&self, ledger: &mut Ledger) -> Result<(), StoreError> {
         let (path, note) = self.ledger_paths();
-        let kept = read::<Ledger>(&path)?;
         ledger.boot = boot_id();
-        let is_near = |kept: Ledger| (kept.next..kept.next.saturating_add(AHEAD)).contains(&ledger.next);
-        if !kept.is_some_and(is_near) {
+        let is_near = |kept: u32| (kept..kept.saturating_add(AHEAD)).contains(&ledger.next);
+        if !ledger.kept_next.is_some_and(is_near) {
             write(&path, ledger)?;
         }
         replace(&note, ledger)
@@ -149,6 +152,7 @@ impl Store {
             held: BTreeSet::new(),
             minted: Vec::new(),
             given: Vec::new(),
+            kept_next: None,
         });
         if !(from..=to).contains(&ledger.next) {
             ledger.next = from;
@@ -296,6 +300,7 @@ mod tests {
             held: BTreeSet::new(),
             minted: Vec::new(),
             given: Vec::new(),
+            kept_next: None,
         };
         for uid in [70000, 70001, 70002, 70001, 79000, 79001] {
             ledger.give(uid, &id("fish-aaaaaa"), None);

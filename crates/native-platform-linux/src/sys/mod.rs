@@ -178,12 +178,6 @@ static NICE: AtomicI32 = AtomicI32::new(0);
 /// The nice value of what must not wait for workloads.
 const QUICK: i32 = -10;
 
-/// The same for another process, which is about to end: what its end takes down is its own work.
-pub(crate) fn hurry(process: Pid) {
-    // SAFETY: integers only; no process has a negative id.
-    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, process.as_raw().cast_unsigned(), QUICK) };
-}
-
 /// Puts this process before those that have no right to that, so that no workload, however many processes it has, keeps
 /// environments from being made and removed in their time.
 pub(crate) fn be_quick() {
@@ -195,7 +189,13 @@ pub(crate) fn be_quick() {
     let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, own.min(QUICK)) };
 }
 
-/// Takes that back, for what goes on after the operation.
+/// The same for another process, which is about to end: what its end takes down is its own work.
+pub(crate) fn hurry(process: Pid) {
+    // SAFETY: integers only; no process has a negative id.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, process.as_raw().cast_unsigned(), QUICK) };
+}
+
+/// Takes [`be_quick`] back, for what goes on after the operation.
 pub(crate) fn be_as_before() {
     // SAFETY: integers only.
     let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE.load(Ordering::Relaxed)) };
