@@ -4,11 +4,12 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use native_config::{Definition, EnvironmentId, Lifetime, Metadata, Resources, Template};
+use native_config::{Definition, EnvironmentId, Image, Lifetime, Metadata, Resources, Template};
 use native_platform::Check;
 
 use crate::driver::AllocateRequest;
 use crate::error::{Explain, PrepareError};
+use crate::images::Trial;
 use crate::node::{Node, blocking};
 use crate::operation::describe;
 use crate::plan::GB;
@@ -19,6 +20,8 @@ use crate::{allocate, deallocate, observe};
 
 /// What the round trip runs as the user. On every system that this driver knows.
 const PROGRAM: &str = "/usr/bin/id";
+/// The check that tells how layers are put into environments.
+const LAYERS: &str = "layers";
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -63,7 +66,7 @@ pub(crate) async fn verify(node: &Arc<Node>, watch: &Watch) -> Result<Verified, 
     let bug = |e| native_platform::StepError::failed(native_platform::StepKind::Platform, e);
     let mut found = blocking(move || checks(&task)).await.map_err(bug)??;
     if found.iter().all(|c| c.ok) {
-        found.push(round_trip(node, watch).await);
+        found.extend(round_trip(node, watch).await);
     } else {
         let fix = "make the other checks pass first".to_owned();
         found.push(bad("round-trip", "not tried".to_owned(), fix));
@@ -71,20 +74,61 @@ pub(crate) async fn verify(node: &Arc<Node>, watch: &Watch) -> Result<Verified, 
     Ok(found.into())
 }
 
-/// A user, small disks, `id` run as the user, all of it removed again and audited.
-pub(crate) async fn round_trip(node: &Arc<Node>, watch: &Watch) -> Check {
+/// A user, small disks, a layer in the home, `id` run as the user, all of it removed again and audited. Tells also how the
+/// layer came into the home.
+pub(crate) async fn round_trip(node: &Arc<Node>, watch: &Watch) -> Vec<Check> {
+    let mut node = Node { probe: true, ..Node::clone(node) };
+    let images = match node.images.trial_layer() {
+        Ok(Some(layer)) => {
+            node.images = Arc::new(Trial(layer));
+            trial_image().into_iter().collect()
+        }
+        Ok(None) => Vec::new(),
+        Err(error) => {
+            let fix = "free some space, or set `images_path` to a directory that this user may write".to_owned();
+            return vec![bad(LAYERS, describe(&error), fix)];
+        }
+    };
+    let (mut checks, node) = (Vec::new(), Arc::new(node));
+    let trip = whole_life(&node, images, watch, &mut checks).await;
+    checks.push(trip);
+    checks
+}
+
+/// Whose layer the trial is: it is never fetched.
+fn trial_image() -> Option<Image> {
+    Some(Image {
+        url: "https://localhost/trial-1.tar.xz".parse().ok()?,
+        sum: None,
+        name: "trial".parse().ok()?,
+        version: "1".parse().ok()?,
+        tag: None,
+    })
+}
+
+/// By what way layers came into this environment.
+fn way_of_layers(node: &Node, id: &EnvironmentId) -> Option<Check> {
+    let journal = node.journal(id).ok()??;
+    let (_, method, why) = journal.layer_methods().next()?;
+    let detail = match why {
+        None => format!("images are put into environments by {method}"),
+        Some(why) => format!("images are put into environments by {method}, not in the quickest way: {why}"),
+    };
+    Some(good(LAYERS, detail))
+}
+
+async fn whole_life(node: &Arc<Node>, images: Vec<Image>, watch: &Watch, checks: &mut Vec<Check>) -> Check {
     const ID: &str = "round-trip";
     let failed = |error: &dyn Explain, what: &str| {
         bad(ID, format!("{what}: {}", describe(error)), error.hint().unwrap_or_default())
     };
-    let node = Arc::new(Node { probe: true, ..Node::clone(node) });
     let entry = match Template::parse(PROGRAM) {
         Ok(entry) => entry,
         Err(error) => return bad(ID, describe(&error), String::new()),
     };
     let definition = Definition {
         driver: node.name.to_string(),
-        images: Vec::new(),
+        images,
         entry,
         groups: Vec::new(),
         resources: Resources { lifetime: Lifetime::For(PATIENCE), multitenancy: true, ..Resources::default() },
@@ -96,14 +140,15 @@ pub(crate) async fn round_trip(node: &Arc<Node>, watch: &Watch) -> Check {
         lifetime: None,
     };
     let quiet = Watch::new(watch.cancel().clone(), |_| {});
-    let made = match allocate::allocate(Arc::clone(&node), request, quiet.clone()).await {
+    let made = match allocate::allocate(Arc::clone(node), request, quiet.clone()).await {
         Ok(made) => made,
         Err(error) => return failed(&error, "make an environment"),
     };
     let id = made.identifier.clone();
-    let ran = run_to_its_end(&node, &made).await;
+    checks.extend(way_of_layers(node, &id));
+    let ran = run_to_its_end(node, &made).await;
     // The watch may be cancelled by now; what was made is removed all the same.
-    match deallocate::deallocate(node, id, Watch::quiet()).await {
+    match deallocate::deallocate(Arc::clone(node), id, Watch::quiet()).await {
         Err(error) => failed(&error, "remove the environment"),
         Ok(gone) => match ran {
             Err(detail) => bad(ID, detail, "`fish-native run` with -v shows more".to_owned()),

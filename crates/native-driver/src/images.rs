@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use native_config::{DriverConfig, EnvironmentId, Image};
 use native_images::{
     CacheError, Checksum, Credentials, EnsureError, Event, Events, Hold, ImageRef, Images, Layer, Layout, Limits,
-    Policy,
+    Policy, TrialLayer,
 };
 use tokio::task::JoinSet;
 
@@ -34,6 +34,14 @@ pub trait ImageSource: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When it can't be had as the label asks.
     async fn fetch(&self, image: &Image, watch: &Watch) -> Result<Fetched, EnsureError>;
+
+    /// A layer to see by how layers are put into environments from here. `None`: there is nothing to be seen.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    fn trial_layer(&self) -> Result<Option<TrialLayer>, CacheError> {
+        Ok(None)
+    }
 
     /// Notes that an environment needs these layers, also while no process of ours runs.
     ///
@@ -130,6 +138,11 @@ impl ImageSource for Cache {
         Ok(Fetched { layers: handle.layers().to_vec(), hold: Some(handle.into_hold()) })
     }
 
+    fn trial_layer(&self) -> Result<Option<TrialLayer>, CacheError> {
+        let wrong = |source| CacheError::File { what: "open", path: self.dir.clone(), source };
+        self.use_now().map_err(wrong)?.trial_layer().map(Some)
+    }
+
     fn pin(&self, id: &EnvironmentId, layers: &[Layer]) -> Result<(), CacheError> {
         let wrong = |source| CacheError::File { what: "open", path: self.dir.clone(), source };
         self.use_now().map_err(wrong)?.pin(id.as_str(), layers)
@@ -141,6 +154,25 @@ impl ImageSource for Cache {
         }
         let wrong = |source| CacheError::File { what: "open", path: self.dir.clone(), source };
         self.use_now().map_err(wrong)?.unpin(id.as_str())
+    }
+}
+
+/// One layer that is here, for every image.
+#[derive(Debug)]
+pub(crate) struct Trial(pub(crate) TrialLayer);
+
+#[async_trait]
+impl ImageSource for Trial {
+    async fn fetch(&self, _image: &Image, _watch: &Watch) -> Result<Fetched, EnsureError> {
+        Ok(Fetched { layers: vec![self.0.layer().clone()], hold: None })
+    }
+
+    fn pin(&self, _id: &EnvironmentId, _layers: &[Layer]) -> Result<(), CacheError> {
+        Ok(())
+    }
+
+    fn unpin(&self, _id: &EnvironmentId) -> Result<(), CacheError> {
+        Ok(())
     }
 }
 

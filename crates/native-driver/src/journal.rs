@@ -122,6 +122,16 @@ impl Journal {
         self.steps.iter().filter_map(stuck).collect()
     }
 
+    /// How layers were put into which volume, and why not in a quicker way.
+    pub fn layer_methods(&self) -> impl Iterator<Item = (String, String, Option<String>)> + '_ {
+        self.steps.iter().filter_map(|record| match (&record.step, &record.state) {
+            (Step::Layers(step), State::Done(Receipt::Layers { method, why })) => {
+                Some((step.volume.to_string(), method.clone(), why.clone()))
+            }
+            _ => None,
+        })
+    }
+
     /// As it is written.
     ///
     /// # Errors

@@ -160,7 +160,7 @@ impl Driver for NativeDriver {
             running.done();
         }
         if options.round_trip {
-            prepared.checks.push(doctor::round_trip(&node, &watch).await);
+            prepared.checks.extend(doctor::round_trip(&node, &watch).await);
             if let Some(failed) = prepared.checks.iter().find(|c| !c.ok) {
                 return Err(PrepareError::NotReady(vec![failed.clone()]));
             }

@@ -56,6 +56,7 @@ fn look(node: &Node, id: &EnvironmentId) -> EnvironmentStatus {
         uid: None,
         home: node.platform.home(id),
         disks: std::collections::BTreeMap::new(),
+        layers: std::collections::BTreeMap::new(),
         problems: Vec::new(),
     };
     let mut scope = node.scope(id);
@@ -73,6 +74,7 @@ fn look(node: &Node, id: &EnvironmentId) -> EnvironmentStatus {
             found.problems.extend(journal.leaked.iter().map(|l| format!("left behind: {} {}", l.kind, l.path)));
             scope = journal.scope(scope.dir);
             may_run = journal.may_run();
+            found.layers = journal.layer_methods().map(|(volume, method, _)| (volume, method)).collect();
             found.limits = journal.grant;
             found.instance = journal.instance.to_string();
             found.created = journal.created;

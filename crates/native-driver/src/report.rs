@@ -169,6 +169,8 @@ pub struct EnvironmentStatus {
     pub home: PathBuf,
     /// Its disks, as the workload sees them.
     pub disks: BTreeMap<DiskName, PathBuf>,
+    /// How the layers of its images were put into its home and its disks: `overlay`, `clone`, `reflink` or `copy`.
+    pub layers: BTreeMap<String, String>,
     /// What is wrong with it: steps that are stuck, what was left, a journal that can't be read, a host that
     /// does not answer.
     pub problems: Vec<String>,

@@ -55,7 +55,7 @@ mod transport;
 
 pub use archive::{ArchiveError, Refusal};
 pub use cache::{
-    CachedImage, Hold, ImageHandle, Images, Layer, Problem, PruneOptions, PruneReport, Source, VerifyReport,
+    CachedImage, Hold, ImageHandle, Images, Layer, Problem, PruneOptions, PruneReport, Source, TrialLayer, VerifyReport,
 };
 pub use error::{CacheError, EnsureError, OpenError, PackError, PlaceError};
 pub use events::{Event, Events, Phase};

@@ -286,7 +286,7 @@ impl FakeSession {
                     VolumeName::Disk(disk) => self.platform.disk(&self.scope.id, disk),
                 },
             },
-            Step::Layers(_) => Receipt::Layers { method: "fake".to_owned() },
+            Step::Layers(_) => Receipt::Layers { method: "fake".to_owned(), why: None },
             Step::Workload(_) => Receipt::Workload { pid: inner.state.workloads.get(&id).map_or(0, |w| w.pid) },
         }
     }

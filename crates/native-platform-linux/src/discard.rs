@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use native_platform::{Backing, VolumeStep};
 
@@ -22,25 +23,38 @@ const LITTLE: (u64, u64) = (4 << 20, 1_000);
 /// Block devices of the loop driver (admin-guide/devices.txt).
 const LOOP_MAJOR: u64 = 7;
 
-/// Shuts the sized disks down that are dropped with the environment. Its processes must be dead but for the first one,
-/// through which the disks are reached. What can't be shut down is only slower to unmount.
-pub(crate) fn disks(paths: &Paths, record: &Record) {
-    let Some(init) = record.init.as_ref().filter(|init| proc::lives(init)) else { return };
+/// The sized disks that are dropped with the environment, open: as long as they are, the end of its namespaces leaves them
+/// mounted. Those that much was written to are shut down. Its processes must be dead but for the first one, through which
+/// the disks are reached. What can't be opened or shut down is only slower to unmount.
+pub(crate) fn disks(paths: &Paths, record: &Record) -> Vec<File> {
+    let Some(init) = record.init.as_ref().filter(|init| proc::lives(init)) else { return Vec::new() };
     let root = PathBuf::from(format!("/proc/{}/root", init.pid));
     let dropped = |v: &&VolumeStep| matches!(v.backing, Backing::Sized { .. }) && !v.reuse;
-    for volume in record.volumes.iter().filter(dropped) {
+    let open = |volume: &VolumeStep| {
         let point = paths.backstage(&record.scope.id, &volume.volume);
-        let name = layout::device_name(&record.scope.id, &volume.volume);
         let point = root.join(point.strip_prefix("/").unwrap_or(&point));
-        drop(shut_down(&point, &name));
-    }
+        let dir = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(point).ok()?;
+        drop(shut_down(&dir, &layout::device_name(&record.scope.id, &volume.volume)));
+        Some(dir)
+    };
+    record.volumes.iter().filter(dropped).filter_map(open).collect()
 }
 
-/// Shuts the file system at this place down, if much was written to it and it lies on the loop device of this name: any other one may be the
-/// host's.
-fn shut_down(point: &Path, name: &str) -> io::Result<()> {
-    let dir = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(point)?;
-    let used = nix::sys::statvfs::fstatvfs(&dir)?;
+/// Lets go of disks that no namespace has mounted any more. Whoever lets go of one last waits for its unmount: here each has
+/// a thread, where the last process of the namespaces would do one after the other.
+pub(crate) fn let_go(disks: Vec<File>) {
+    thread::scope(|scope| {
+        for disk in disks {
+            // Without a thread it is let go of here.
+            drop(thread::Builder::new().spawn_scoped(scope, move || drop(disk)));
+        }
+    });
+}
+
+/// Shuts the file system down that this directory lies on, if much was written to it and it lies on the loop device of this
+/// name: any other one may be the host's.
+fn shut_down(dir: &File, name: &str) -> io::Result<()> {
+    let used = nix::sys::statvfs::fstatvfs(dir)?;
     let bytes = used.blocks().saturating_sub(used.blocks_free()).saturating_mul(used.fragment_size());
     if bytes <= LITTLE.0 && used.files().saturating_sub(used.files_free()) <= LITTLE.1 {
         return Ok(());

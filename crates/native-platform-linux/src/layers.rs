@@ -49,24 +49,30 @@ impl Method {
     }
 }
 
-/// Puts the layers over the volume.
-pub(crate) fn apply(paths: &Paths, record: &Record, step: &LayersStep, keep_files: bool) -> Result<Method, StepError> {
+/// Puts the layers over the volume. Tells how, and why not in the quickest way.
+pub(crate) fn apply(
+    paths: &Paths,
+    record: &Record,
+    step: &LayersStep,
+    keep_files: bool,
+) -> Result<(Method, Option<String>), StepError> {
     for layer in &step.layers {
         if !layer.dir.is_absolute() || !layer.dir.is_dir() {
             return Err(failed(format!("layer {} is not at {}", layer.image, layer.dir.display()))
                 .hint("run `fish-native images verify`"));
         }
     }
+    let mut why = "the disk is kept: what is on it must not go with a mount".to_owned();
     if !keep_files {
         // What the kernel can't do, a copy can; what is wrong with the volume will fail the copy as well.
         match overlay(paths, record, step) {
-            Ok(()) => return Ok(Method::Overlay),
+            Ok(()) => return Ok((Method::Overlay, None)),
             // Root would walk, by path, a tree that the caller can change under its feet.
             Err(Unfit(why)) if record.caller != 0 => {
                 return Err(failed(format!("mount the layers over {}: {why}", step.volume))
                     .hint("without overlay on idmapped mounts (Linux 5.19) the driver must run as root"));
             }
-            Err(Unfit(_)) => {}
+            Err(Unfit(cause)) => why = format!("mount them: {cause}"),
         }
     }
     let target = paths.volume(&record.scope.id, &step.volume);
@@ -82,7 +88,7 @@ pub(crate) fn apply(paths: &Paths, record: &Record, step: &LayersStep, keep_file
         })?;
         (cloned, copied) = (cloned + done.cloned, copied + done.copied);
     }
-    Ok(if cloned > 0 && copied == 0 { Method::Reflink } else { Method::Copy })
+    Ok((if cloned > 0 && copied == 0 { Method::Reflink } else { Method::Copy }, Some(why)))
 }
 
 /// Why an overlay can't be had here.

@@ -348,11 +348,11 @@ impl LinuxSession {
         };
         let groups = self.groups(STEP)?;
         let deadline = Instant::now() + grace + KILL;
-        let mut retiring = None;
+        let (mut retiring, mut disks) = (None, Vec::new());
         if groups.exist() {
             keeper::stop_workload(&groups, grace, &mut || {});
             if let Some(record) = &self.record {
-                discard::disks(&self.platform.paths, record);
+                disks = discard::disks(&self.platform.paths, record);
                 retiring = keeper::retire(record);
             }
         }
@@ -366,6 +366,7 @@ impl LinuxSession {
             retiring.wait();
         }
         groups.kill(deadline).map_err(stuck)?;
+        discard::let_go(disks);
         groups.remove(deadline).map_err(stuck)?;
         self.note_less(|r| {
             r.keeper = None;
@@ -434,7 +435,7 @@ impl Session for LinuxSession {
                 let record = self.record(StepKind::Layers)?;
                 let kept = record.volumes.iter().any(|v| v.volume == step.volume && v.reuse);
                 layers::apply(&self.platform.paths, record, step, kept)
-                    .map(|method| Receipt::Layers { method: method.name().to_owned() })
+                    .map(|(method, why)| Receipt::Layers { method: method.name().to_owned(), why })
             }
             Step::Workload(step) => self.start(step),
         }?;

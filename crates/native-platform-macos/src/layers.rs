@@ -58,7 +58,7 @@ impl Mac {
                 method = done;
             }
         }
-        Ok(Receipt::Layers { method: method.to_owned() })
+        Ok(Receipt::Layers { method: method.to_owned(), why: None })
     }
 
     /// Puts a tree into a directory, as the account; says how.

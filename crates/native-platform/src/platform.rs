@@ -56,6 +56,8 @@ pub enum Receipt {
     Layers {
         /// How they were put there: `overlay`, `reflink`, `clone` or `copy`.
         method: String,
+        /// Why not in the quickest way that this platform has.
+        why: Option<String>,
     },
     /// The workload.
     Workload {

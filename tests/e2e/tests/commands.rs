@@ -158,6 +158,10 @@ fn a_host_that_is_ready_says_so() {
             assert!(check.as_object().is_some_and(|c| c.contains_key(key)), "{key} in {check}");
         }
     }
+    let layers = json["checks"].as_array().and_then(|all| all.iter().find(|check| check["id"] == "layers"));
+    let detail = layers.and_then(|check| check["detail"].as_str()).unwrap_or_default();
+    assert!(detail.ends_with("by overlay") || detail.contains("not in the quickest way: "), "{json:#}");
+    assert!(bench.half_images().is_empty(), "the layer that it tried is gone");
     bench.assert_as_before();
 }
 

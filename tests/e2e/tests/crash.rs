@@ -16,6 +16,7 @@ fn an_allocated_environment_outlives_the_process_that_made_it() {
     let status = bench.fish(&["status", &id, "--json"]).code(0).json();
     assert_eq!(status["identifier"], id.as_str());
     assert_eq!(status["status"], "ALLOCATED");
+    assert!(["overlay", "copy"].iter().any(|way| status["layers"]["home"] == *way), "{status:#}");
     assert_eq!(status["running"], true);
     assert_eq!(status["exit_code"], serde_json::Value::Null);
     for key in ["cpu_seconds", "memory_bytes", "disk_bytes"] {

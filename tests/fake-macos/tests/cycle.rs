@@ -34,7 +34,7 @@ fn whole_cycle(mode: Privilege) {
             assert_eq!(session.probe(step).unwrap(), Presence::Ours, "{}", step.describe());
         }
         let Receipt::Account { uid, gid: 20 } = receipts[0] else { panic!("{receipts:?}") };
-        assert_eq!(receipts[4], Receipt::Layers { method: "copy".to_owned() });
+        assert_eq!(receipts[4], Receipt::Layers { method: "copy".to_owned(), why: None });
         let seen = session.observe().unwrap();
         assert!(seen.up && seen.running && seen.pids > 0, "{seen:?}");
         session.finish().unwrap();

@@ -157,6 +157,7 @@ fn details(e: &EnvironmentStatus) -> String {
         ("home", e.home.display().to_string()),
     ];
     rows.extend(e.disks.iter().map(|(name, path)| ("disk", format!("{name} at {}", path.display()))));
+    rows.extend(e.layers.iter().map(|(volume, method)| ("layers", format!("{volume} by {method}"))));
     rows.extend([
         ("pids", e.pids.to_string()),
         ("limits", format!("{} CPU, {} GB memory, {} GB disk", e.limits.cpu, e.limits.ram_gb, e.limits.disk_gb)),

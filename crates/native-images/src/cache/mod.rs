@@ -9,11 +9,13 @@ mod part;
 mod placed;
 mod staging;
 mod store;
+mod trial;
 mod types;
 mod verify;
 
 pub(crate) use names::is_safe_name;
 pub(crate) use part::Part;
+pub use trial::TrialLayer;
 pub use types::{CachedImage, Hold, ImageHandle, Layer, Problem, PruneOptions, PruneReport, Source, VerifyReport};
 
 use std::fs::{self, DirBuilder};
@@ -165,6 +167,14 @@ impl Images {
     /// When the cache can not be read.
     pub fn pins(&self) -> Result<Vec<String>, CacheError> {
         manage::pins(&self.inner.store)
+    }
+
+    /// A small layer of no image, to see how layers are put into environments from here.
+    ///
+    /// # Errors
+    /// When it can not be made.
+    pub fn trial_layer(&self) -> Result<TrialLayer, CacheError> {
+        Ok(TrialLayer::new(&self.inner.store)?)
     }
 
     async fn blocking<T: Send + 'static>(
