@@ -77,9 +77,10 @@ fn tests(steps: &mut Steps) -> anyhow::Result<Step> {
 }
 
 /// The black-box suite once more, with the program as a service user and the root helper behind sudo. What is about
-/// the program's own processes, or about no rights at all, was run already.
+/// no rights at all (`check`) or about those of this mode alone (`liar`) was run already, and so was the kill matrix.
 fn as_service_user(steps: &mut Steps) -> anyhow::Result<Step> {
-    const SUITES: [&str; 6] = ["run", "refusals", "stop", "crash", "crowd", "servers"];
+    const SUITES: [&str; 10] =
+        ["run", "refusals", "stop", "crash", "crowd", "servers", "commands", "supervision", "neighbour", "oracle"];
     let binary = target().join("debug").join("fish-native");
     let binary = binary.to_str().context("the target directory is not text")?;
     let suites: Vec<&str> = SUITES.iter().flat_map(|suite| ["--test", suite]).collect();
