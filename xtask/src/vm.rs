@@ -218,7 +218,7 @@ fn executables(messages: &str) -> Vec<PathBuf> {
 fn script(suite: &str) -> String {
     format!(
         "cp /fish/fish-native* /usr/local/bin/\n\
-         export FISH_NATIVE_BIN=/usr/local/bin/fish-native RUST_BACKTRACE=1 HOME=/root FISH_MATRIX=25\n\
+         export FISH_NATIVE_BIN=/usr/local/bin/fish-native RUST_BACKTRACE=1 HOME=/root FISH_MATRIX=25 FISH_E2E_CLOCK=1\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
          mkdir -p '{suite}/fixtures'\n\
          mount --bind /fish/fixtures '{suite}/fixtures'\n\

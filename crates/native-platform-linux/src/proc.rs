@@ -69,6 +69,7 @@ fn unescape(text: &str) -> String {
 pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) name: String,
+    /// Whether all of it has ended, and only its parent has not asked how.
     pub(crate) zombie: bool,
     /// Real, effective, saved and file-system uid.
     pub(crate) uids: Vec<u32>,
@@ -78,13 +79,15 @@ pub(crate) struct Process {
 
 fn parse_process(pid: i32, status: &str) -> Option<Process> {
     let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(":\t"));
+    // A process whose first thread has ended says Z while the others run.
+    let is_alone = field("Threads").is_none_or(|threads| threads.trim() == "1");
     let numbers = |text: &str| text.split_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<u32>>();
     let mut gids = field("Gid").map(numbers).unwrap_or_default();
     gids.extend(field("Groups").map(numbers).unwrap_or_default());
     Some(Process {
         pid,
         name: field("Name")?.to_owned(),
-        zombie: field("State")?.starts_with(['Z', 'X']),
+        zombie: field("State")?.starts_with(['Z', 'X']) && is_alone,
         uids: field("Uid").map(numbers)?,
         gids,
     })
@@ -97,13 +100,38 @@ fn parse_process(pid: i32, status: &str) -> Option<Process> {
 pub(crate) fn processes(wanted: &dyn Fn(&Process) -> bool) -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
     let mut status = vec![0; 4096];
+    let kernels = kernel_threads();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        if kernels.binary_search(&pid).is_ok() && has_no_program(pid) {
+            continue;
+        }
         // A process that ended in this moment is not there to be read.
         let Ok(status) = read_into(&mut status, &format!("/proc/{pid}/status")) else { continue };
         found.extend(parse_process(pid, &status).filter(|p| wanted(p)));
     }
     Ok(found)
+}
+
+/// The children of the kernel's own first thread, in order, where there is one to be seen: nearly all of a quiet host's
+/// processes. What has no program of those is a thread of the kernel's, which has nobody's ids; what has one was started by
+/// the kernel for somebody (core(5), "Piping core dumps to a program") and counts like any other.
+fn kernel_threads() -> Vec<i32> {
+    const KTHREAD: u64 = 0x0020_0000;
+    // Field 9, after the name in parentheses: flags of the process (proc_pid_stat(5)). Nobody else can have this one.
+    let stat = fs::read_to_string("/proc/2/stat").unwrap_or_default();
+    let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
+    if flags.is_none_or(|flags| flags & KTHREAD == 0) {
+        return Vec::new();
+    }
+    let text = fs::read_to_string("/proc/2/task/2/children").unwrap_or_default();
+    let mut pids: Vec<i32> = text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn has_no_program(pid: i32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }
 
 /// Reads a file of the kernel's. There are as many as processes, and asking for sizes that they don't have doubles the time.
@@ -216,6 +244,18 @@ mod tests {
         assert!(process.zombie && process.uids == [0, 70001, 0, 0] && process.name == "kworker/0:1");
         assert_eq!(process.gids, [1, 2, 1, 1, 50]);
         assert_eq!(parse_process(7, "nothing"), None);
+        for (threads, zombie) in [(1, true), (2, false)] {
+            let status = format!("Name:\tx\nState:\tZ (zombie)\nUid:\t1\t1\t1\t1\nThreads:\t{threads}\n");
+            assert_eq!(parse_process(7, &status).unwrap().zombie, zombie, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn every_process_is_seen_but_threads_of_the_kernel() {
+        let own = std::process::id().cast_signed();
+        let found = processes(&|_| true).unwrap();
+        assert!(found.iter().any(|p| p.pid == own));
+        assert!(!found.iter().any(|p| kernel_threads().contains(&p.pid) && p.name.starts_with("kworker/")));
     }
 
     #[test]

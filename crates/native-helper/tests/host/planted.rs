@@ -341,6 +341,33 @@ fn a_frozen_process_is_thawed_and_killed() {
     session.finish().unwrap();
 }
 
+/// A process whose first thread has ended looks like a zombie, and its other threads run.
+#[test]
+fn a_process_without_its_first_thread_is_found_and_killed() {
+    let Some(bench) = Bench::new("fish-planth") else { return };
+    if !Path::new("/usr/bin/python3").exists() {
+        println!("skipped: python3 is missing (apt-get install python3-minimal)");
+        return;
+    }
+    let mut session = bench.session();
+    let Receipt::Account { uid, .. } = session.execute(&account()).unwrap() else { panic!("no account") };
+    session.finish().unwrap();
+    // exit(2), which ends one thread, has a number of its own on each architecture.
+    let number = if cfg!(target_arch = "x86_64") { 60 } else { 93 };
+    let program = format!(
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(600,)).start(); \
+         ctypes.CDLL(None).syscall({number}, 0)"
+    );
+    let pid =
+        shell_as(uid, "", &format!("setsid /usr/bin/python3 -c '{program}' </dev/null >/dev/null 2>&1 & echo $!"));
+    shell(&format!("until grep -q '^State:.Z' /proc/{}/status; do sleep 0.02; done", pid.trim()));
+    let mut session = bench.session();
+    assert!(kinds(&session.audit().unwrap()).contains(&"process"));
+    session.purge().unwrap();
+    assert_eq!(session.audit().unwrap(), []);
+    session.finish().unwrap();
+}
+
 /// Furnished and running, an environment is found as what it is, not as anything that was planted.
 #[test]
 fn what_lives_is_not_left() {
