@@ -69,12 +69,13 @@ pub(crate) fn recover(node: &Node, watch: &Watch, reach: Reach) -> Result<Recove
     let mut recovered = Recovered::default();
     let mut revert = Vec::new();
     let mut purge = Vec::new();
+    // What the platform knows is read first: an environment that it knows had its directory before. Not under the lock, for
+    // which others may be waiting: to ask starts a program.
+    let mut known = node.known_here()?;
     {
-        // Claims happen under this lock: what has a directory but no journal is not just being claimed. What the
-        // platform knows is read first: an environment that it knows had its directory before.
+        // Claims happen under this lock: what has a directory but no journal is not just being claimed.
         let lock = node.lock_workspace(watch.cancel())?.ok_or(RecoverError::Cancelled)?;
         node.store.sweep(&lock)?;
-        let mut known = node.known_here()?;
         for id in node.store.ids()? {
             let scope = known.remove(&id);
             let held = match node.store.try_hold(&id) {
@@ -109,6 +110,11 @@ pub(crate) fn recover(node: &Node, watch: &Watch, reach: Reach) -> Result<Recove
                 Ok(None) => recovered.kept.push(kept(id.clone(), &JournalError::Missing { path: node.store.dir(&id) })),
                 Err(error) => recovered.kept.push(kept(id, &error)),
             }
+        }
+        if !known.is_empty() {
+            // Somebody may have removed these in the meantime.
+            let now = node.known_here()?;
+            known.retain(|id, _| now.contains_key(id));
         }
         for (id, scope) in known {
             if let Some(held) = node.store.claim(&lock, &id)? {

@@ -39,10 +39,10 @@ pub(crate) fn fill(
     if let Ok(template) = File::open(&path) {
         return copy(&template, image).map_err(volume::doing(format!("copy {}", path.display())));
     }
-    let template = match kept(&dir) {
-        Ok(true) => volume::nameless(&dir)?,
-        // One size too many, or nowhere to keep it: made each time.
-        Ok(false) | Err(_) => return make(tools, spec, "fish", bytes, image),
+    let may_keep = kept(&dir).unwrap_or(false);
+    let Some(template) = may_keep.then(|| volume::nameless(&dir).ok()).flatten() else {
+        // One size too many, or nowhere to keep it (a file system without O_TMPFILE): made each time.
+        return make(tools, spec, "fish", bytes, image);
     };
     make(tools, spec, "fish", bytes, &template)?;
     copy(&template, image).map_err(volume::doing(format!("copy {}", path.display())))?;

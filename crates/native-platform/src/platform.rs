@@ -57,6 +57,7 @@ pub enum Receipt {
         /// How they were put there: `overlay`, `reflink`, `clone` or `copy`.
         method: String,
         /// Why not in the quickest way that this platform has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
     /// The workload.
