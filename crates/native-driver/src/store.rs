@@ -222,6 +222,7 @@ impl FsStore {
         name: &str,
         text: &[u8],
         sync: fn(&File) -> io::Result<()>,
+        put: fn(&Path, &Path) -> io::Result<()>,
     ) -> Result<(), JournalError> {
         let dir = self.dir(&held.id);
         let (path, temp) = (dir.join(name), dir.join(TEMP));
@@ -232,7 +233,20 @@ impl FsStore {
         let mut file = options.open(&temp).map_err(at("create", &temp))?;
         file.write_all(text).map_err(at("write", &temp))?;
         sync(&file).map_err(at("sync", &temp))?;
-        fs::rename(&temp, &path).map_err(at("replace", &path))
+        put(&temp, &path).map_err(at("replace", &path))
+    }
+
+    /// Gives a file that need not be on disk the name of another one, in one step, and removes that.
+    ///
+    /// By exchanging the two: ext4 writes a file out that is renamed over another one (ext4(5), `auto_da_alloc`), for
+    /// programs that forget `fsync`.
+    fn put_in_place(from: &Path, to: &Path) -> io::Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
+            Ok(()) => fs::remove_file(from),
+            // There is none yet, or the file system can't.
+            Err(_) => fs::rename(from, to),
+        }
     }
 
     fn sync_dir(path: &Path) -> Result<(), JournalError> {
@@ -343,7 +357,7 @@ impl Store for FsStore {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at("remove", &note)(e)),
             _ => {}
         }
-        self.replace(held, JOURNAL, text, File::sync_all)?;
+        self.replace(held, JOURNAL, text, File::sync_all, |from, to| fs::rename(from, to))?;
         Self::sync_dir(&dir)?;
         if held.is_new.load(Ordering::Relaxed) {
             Self::sync_dir(&self.root)?;
@@ -356,7 +370,7 @@ impl Store for FsStore {
 
     fn note(&self, held: &Held, text: &[u8]) -> Result<(), JournalError> {
         let name = if held.is_new.load(Ordering::Relaxed) { CLAIM } else { NOTE };
-        self.replace(held, name, text, |_| Ok(()))
+        self.replace(held, name, text, |_| Ok(()), Self::put_in_place)
     }
 
     fn remove(&self, held: Held) -> Result<(), JournalError> {

@@ -130,7 +130,7 @@ pub(crate) fn delete(tools: &Tools, store: &Store, record: &Record, home: &Path)
         }
         _ => {}
     }
-    if user(id.as_ref())?.is_some() || group(id.as_ref())?.is_some() {
+    if record.real && (user(id.as_ref())?.is_some() || group(id.as_ref())?.is_some()) {
         return Err(StepError::stuck(STEP, format!("{id} is still in the user database after userdel"))
             .hint(format!("userdel {id}; then groupdel {id}")));
     }

@@ -163,7 +163,12 @@ pub(crate) fn sweep(platform: &LinuxPlatform) -> Result<(), StepError> {
             _ => {}
         }
     }
-    with_orphans(platform, &store, |search| leftovers::clean(search).map_err(failed("remove leftovers")))?;
+    with_orphans(platform, &store, |search| {
+        let found = leftovers::removable(search).map_err(failed("search for leftovers"))?;
+        // What can't be removed is the audit's to tell.
+        found.iter().for_each(|found| drop(found.remove(search)));
+        Ok(())
+    })?;
     let places = Places::load(&platform.paths, Age::Any).map_err(of_store)?;
     let is_clean = |uid: u32| {
         let owns = |other| other == uid;

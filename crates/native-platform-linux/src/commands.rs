@@ -120,14 +120,32 @@ pub const MAKE_EXT4: CommandSpec = CommandSpec {
         &[T("^resize_inode")],
         &[T("-E")],
         &[T("nodiscard,lazy_itable_init=1,lazy_journal_init=1,packed_meta_blocks=1")],
-        &[T("-J")],
-        &[T("size="), S(Slot::Number)],
-        &[T("-L")],
-        &[S(Slot::Word)],
-        &[S(Slot::Path)],
     ],
+    tail: &[&[T("-J")], &[T("size="), S(Slot::Number)], &[T("-L")], &[S(Slot::Word)], &[S(Slot::Path)]],
     what: "make the file system of a disk, in an image file that is open already",
     ..MAKE
+};
+
+/// The same with what every disk has in it, to be copied for each one: without the copies of the superblock that nobody
+/// will ever repair it from (two thirds of the blocks of a disk of 10 GB).
+pub const MAKE_TEMPLATE: CommandSpec = CommandSpec {
+    id: "make-template",
+    args: &[
+        &[T("-F")],
+        &[T("-q")],
+        &[T("-b")],
+        &[T("4096")],
+        &[T("-m")],
+        &[T("0")],
+        &[T("-O")],
+        &[T("^resize_inode,sparse_super2")],
+        &[T("-E")],
+        &[T("nodiscard,lazy_itable_init=1,lazy_journal_init=1,packed_meta_blocks=1,num_backup_sb=0")],
+        &[T("-d")],
+        &[S(Slot::Path)],
+    ],
+    what: "make the file system that disks of one size are copies of, with their first, empty directories in it",
+    ..MAKE_EXT4
 };
 
 /// What the makers of file systems have in common. They write an image, which needs no right.
@@ -150,7 +168,8 @@ pub const MAKE_BTRFS: CommandSpec =
 const LABEL_AND_IMAGE: &[Arg] = &[&[S(Slot::Word)], &[S(Slot::Path)]];
 
 /// All commands.
-pub static COMMANDS: &[CommandSpec] = &[USER_ADD, USER_ADD_GROUPS, USER_DELETE, MAKE_EXT4, MAKE_XFS, MAKE_BTRFS];
+pub static COMMANDS: &[CommandSpec] =
+    &[USER_ADD, USER_ADD_GROUPS, USER_DELETE, MAKE_EXT4, MAKE_TEMPLATE, MAKE_XFS, MAKE_BTRFS];
 
 /// The table.
 pub static TABLE: Table = Table {

@@ -13,6 +13,7 @@ use std::thread;
 
 use native_platform::{Backing, VolumeStep};
 
+use crate::keeper::Ending;
 use crate::layout::{self, Paths};
 use crate::proc;
 use crate::store::Record;
@@ -40,15 +41,32 @@ pub(crate) fn disks(paths: &Paths, record: &Record) -> Vec<File> {
     record.volumes.iter().filter(dropped).filter_map(open).collect()
 }
 
-/// Lets go of disks that no namespace has mounted any more. Whoever lets go of one last waits for its unmount: here each has
-/// a thread, where the last process of the namespaces would do one after the other.
-pub(crate) fn let_go(disks: Vec<File>) {
-    thread::scope(|scope| {
-        for disk in disks {
-            // Without a thread it is let go of here.
-            drop(thread::Builder::new().spawn_scoped(scope, move || drop(disk)));
-        }
-    });
+/// Disks that are being let go of.
+#[must_use]
+pub(crate) struct Going(Vec<thread::JoinHandle<()>>);
+
+/// Lets go of disks when the first process of their namespaces has ended. Whoever lets go of one last waits for its unmount:
+/// here each has a thread, where that process would do one after the other.
+pub(crate) fn let_go(disks: Vec<File>, first: Option<&Ending>) -> Going {
+    let let_go = |disk: File| {
+        let first = first.and_then(|first| first.try_clone().ok());
+        let wait = move || {
+            if let Some(first) = first {
+                first.wait();
+            }
+            drop(disk);
+        };
+        // Without a thread it is let go of at once.
+        thread::Builder::new().spawn(wait).ok()
+    };
+    Going(disks.into_iter().filter_map(let_go).collect())
+}
+
+impl Going {
+    /// Waits until they are unmounted, as far as that is up to us.
+    pub(crate) fn wait(self) {
+        self.0.into_iter().for_each(|thread| drop(thread.join()));
+    }
 }
 
 /// Shuts the file system down that this directory lies on, if much was written to it and it lies on the loop device of this

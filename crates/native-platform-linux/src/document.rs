@@ -2,9 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::NixPath;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat, renameat2};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -33,23 +37,43 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
 /// Replaces a document, on disk when this returns.
 pub(crate) fn write<T: Serialize>(path: &Path, document: &T) -> Result<(), StoreError> {
     let dir = path.parent().unwrap_or(path);
-    put(path, document, File::sync_all)?;
+    put(path, document, File::sync_all, |from, to| fs::rename(from, to))?;
     File::open(dir).and_then(|d| d.sync_all()).map_err(StoreError::io(dir))
 }
 
 /// Replaces a document for other processes to see.
 pub(crate) fn replace<T: Serialize>(path: &Path, document: &T) -> Result<(), StoreError> {
-    put(path, document, |_| Ok(()))
+    put(path, document, |_| Ok(()), |from, to| Ok(put_in_place((AT_FDCWD, from), (AT_FDCWD, to))?))
 }
 
-fn put<T: Serialize>(path: &Path, document: &T, sync: fn(&File) -> io::Result<()>) -> Result<(), StoreError> {
+/// Gives a file that need not be on disk the name of another one, in one step, and removes that.
+///
+/// By exchanging the two: ext4 writes a file out that is renamed over another one (ext4(5), `auto_da_alloc`), for programs
+/// that forget `fsync`.
+pub(crate) fn put_in_place<F: AsFd, P: NixPath + ?Sized, Q: NixPath + ?Sized>(
+    (from_dir, from): (F, &P),
+    (to_dir, to): (F, &Q),
+) -> nix::Result<()> {
+    match renameat2(&from_dir, from, &to_dir, to, RenameFlags::RENAME_EXCHANGE) {
+        Ok(()) => unlinkat(from_dir, from, UnlinkatFlags::NoRemoveDir),
+        // There is none yet, or the file system can't.
+        Err(_) => renameat(from_dir, from, to_dir, to),
+    }
+}
+
+fn put<T: Serialize>(
+    path: &Path,
+    document: &T,
+    sync: fn(&File) -> io::Result<()>,
+    name: fn(&Path, &Path) -> io::Result<()>,
+) -> Result<(), StoreError> {
     let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
     let text = serde_json::to_vec(document).map_err(|source| StoreError::Damaged { path: path.to_owned(), source })?;
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(&text)?;
         sync(&file)?;
-        fs::rename(&temporary, path)
+        name(&temporary, path)
     })();
     written.map_err(|source| {
         // Not there, or not to be had: the first error is the one to tell.

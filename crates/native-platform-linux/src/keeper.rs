@@ -25,6 +25,7 @@ use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Groups;
+use crate::document;
 use crate::init::{self, Init, Report};
 use crate::layout::Paths;
 use crate::proc;
@@ -295,12 +296,12 @@ pub(crate) fn stop_workload(groups: &Groups, grace: Duration, meanwhile: &mut dy
     }
 }
 
-/// A keeper on its way to its own end.
-pub(crate) struct Retiring(OwnedFd);
+/// A process on its way to its end.
+pub(crate) struct Ending(OwnedFd);
 
 /// Lets the keeper come to its own end, once the workload has: it still has to write down what was printed last. What it
-/// holds, and the namespaces with their mounts, are taken down meanwhile.
-pub(crate) fn retire(record: &Record) -> Option<Retiring> {
+/// holds, and the namespaces with their mounts, are taken down meanwhile. Returns the keeper and the first process.
+pub(crate) fn retire(record: &Record) -> Option<(Ending, Ending)> {
     let (keeper, init) = (record.keeper.as_ref()?, record.init.as_ref()?);
     // By descriptor and start time: the id may have become somebody else's.
     let open = |process: &ProcessId| sys::pidfd_open(Pid::from_raw(process.pid)).ok().filter(|_| proc::lives(process));
@@ -309,12 +310,16 @@ pub(crate) fn retire(record: &Record) -> Option<Retiring> {
         sys::hurry(Pid::from_raw(process.pid));
     }
     sys::pidfd_signal(first.as_fd(), libc::SIGKILL).ok()?;
-    Some(Retiring(watched))
+    Some((Ending(watched), Ending(first)))
 }
 
-impl Retiring {
-    /// Waits for the end. A keeper that takes too long is killed with the rest of the environment.
-    pub(crate) fn wait(self) {
+impl Ending {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Waits for the end. A process that takes too long is killed with the rest of the environment.
+    pub(crate) fn wait(&self) {
         let deadline = Instant::now() + RETIRE;
         let mut ended = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         loop {
@@ -333,8 +338,7 @@ fn write_status(dir: &OwnedFd, caller: u32, status: &Status) -> io::Result<()> {
     let _ = unlinkat(dir, temporary, UnlinkatFlags::NoRemoveDir);
     let mut file = create(dir, temporary, caller)?;
     file.write_all(&serde_json::to_vec(status)?)?;
-    renameat(dir, temporary, dir, STATUS)?;
-    Ok(())
+    Ok(document::put_in_place((dir, temporary), (dir, STATUS))?)
 }
 
 /// A new file that the caller may read.

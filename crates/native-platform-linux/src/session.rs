@@ -26,7 +26,7 @@ use crate::commands::Tools;
 use crate::init::Report;
 use crate::keeper::{self, Keeper};
 use crate::layout::Paths;
-use crate::leftovers::{self, Search};
+use crate::leftovers::{self, Found, Search};
 use crate::store::{Record, Store};
 use crate::sys::{self, Forked};
 use crate::{account, audit, checks, discard, enter, kill, layers, observe, proc, volume};
@@ -348,25 +348,32 @@ impl LinuxSession {
         };
         let groups = self.groups(STEP)?;
         let deadline = Instant::now() + grace + KILL;
-        let (mut retiring, mut disks) = (None, Vec::new());
+        let (mut ending, mut going) = (None, None);
         if groups.exist() {
             keeper::stop_workload(&groups, grace, &mut || {});
             if let Some(record) = &self.record {
-                disks = discard::disks(&self.platform.paths, record);
-                retiring = keeper::retire(record);
+                let disks = discard::disks(&self.platform.paths, record);
+                ending = keeper::retire(record);
+                going = Some(discard::let_go(disks, ending.as_ref().map(|(_, first)| first)));
             }
         }
-        // While the kernel takes the namespaces down. What is left runs as the account's user, the keeper and the first
-        // process do not.
-        if let Some(record) = &self.record {
-            kill::sweep(record.uid)?;
-            self.search_and_clean(record).map_err(stuck)?;
+        // While the kernel takes the namespaces down: only looked, because nothing forks beside threads. What is left runs as
+        // the account's user, the keeper and the first process do not.
+        let left = self.record.as_ref().map(|record| self.look(record)).transpose();
+        if let Some(going) = going {
+            going.wait();
         }
-        if let Some(retiring) = retiring {
-            retiring.wait();
+        if let (Some(record), Some(is_quiet)) = (&self.record, left?) {
+            if !is_quiet {
+                kill::sweep(record.uid)?;
+                self.clean(record).map_err(stuck)?;
+            }
+            leftovers::await_logind(record.uid);
+        }
+        if let Some((keeper, _)) = ending {
+            keeper.wait();
         }
         groups.kill(deadline).map_err(stuck)?;
-        discard::let_go(disks);
         groups.remove(deadline).map_err(stuck)?;
         self.note_less(|r| {
             r.keeper = None;
@@ -376,15 +383,32 @@ impl LinuxSession {
         Ok(())
     }
 
+    /// Whether no process of the account lives, and it has left nothing in places that are not its own.
+    fn look(&self, record: &Record) -> Result<bool, StepError> {
+        let failed = |e: std::io::Error| StepError::stuck(StepKind::Workload, format!("look for what is left: {e}"));
+        Ok(proc::processes_of(record.uid).map_err(failed)?.is_empty()
+            && self
+                .searched(record, |search| Ok(leftovers::removable(search)?.iter().all(Found::is_keys)))
+                .map_err(failed)?)
+    }
+
     /// Removes what the account has left in places that are not its own.
-    fn search_and_clean(&self, record: &Record) -> std::io::Result<()> {
+    fn clean(&self, record: &Record) -> std::io::Result<()> {
+        self.searched(record, |search| {
+            // What can't be removed is the audit's to tell.
+            leftovers::removable(search)?.iter().for_each(|found| drop(found.remove(search)));
+            Ok(())
+        })
+    }
+
+    fn searched<T>(&self, record: &Record, run: impl FnOnce(&Search<'_>) -> std::io::Result<T>) -> std::io::Result<T> {
         let places =
             audit::places(&self.platform, self.scope.isolation).map_err(|e| std::io::Error::other(e.message))?;
         let owns = |uid| uid == record.uid;
         let (paths, id) = (&self.platform.paths, Some(&self.scope.id));
-        // Keys go with the account: here they are not waited for.
+        // Keys go with the account.
         let (record, devices) = (Some(record), OnceCell::new());
-        leftovers::clean(&Search { paths, id, record, owns: &owns, places: &places, patient: false, devices })
+        run(&Search { paths, id, record, owns: &owns, places: &places, patient: false, devices })
     }
 
     fn revert_step(&mut self, step: &Step) -> Result<(), StepError> {

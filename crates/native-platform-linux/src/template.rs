@@ -8,20 +8,31 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use native_platform::{CommandSpec, StepError, StepKind};
 use nix::unistd::{Whence, lseek};
 
-use crate::commands::Tools;
+use crate::commands::{MAKE_TEMPLATE, Tools};
 use crate::layout::Paths;
 use crate::volume;
 
 /// More sizes than a node's labels have. Beyond this no template is kept: a label could name a new size each time.
 const MOST: usize = 64;
 /// Changes when the options of mkfs do: an older template is then not used any more.
-const SERIES: &str = "ext4-1";
+const SERIES: &str = "ext4-2";
+
+/// What every volume has: a place for the workload's files and one for the overlay's; and what a temp volume has, below a
+/// place of its own. What is in a template need not be made on each disk, which takes a block and more for each directory.
+const TREE: [(&str, u32); 6] = [
+    ("data", 0o700),
+    ("work", 0o700),
+    ("temp", 0o755),
+    ("temp/tmp", 0o1777),
+    ("temp/var-tmp", 0o1777),
+    ("temp/lock", 0o1777),
+];
 
 /// Puts an empty file system of this size into an empty file.
 pub(crate) fn fill(
@@ -44,7 +55,8 @@ pub(crate) fn fill(
         // One size too many, or nowhere to keep it (a file system without O_TMPFILE): made each time.
         return make(tools, spec, "fish", bytes, image);
     };
-    make(tools, spec, "fish", bytes, &template)?;
+    let tree = tree(&dir).map_err(volume::doing(format!("make what disks begin with in {}", dir.display())))?;
+    run(tools, &MAKE_TEMPLATE, &[&tree.to_string_lossy(), journal(bytes), "fish"], bytes, &template)?;
     copy(&template, image).map_err(volume::doing(format!("copy {}", path.display())))?;
     match template.sync_all().and_then(|()| volume::name(&template, &path)) {
         // Another helper was quicker with the same size.
@@ -62,14 +74,42 @@ fn kept(dir: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(dir)?.count() < MOST)
 }
 
+/// Makes [`TREE`] below this directory, if it is not there. Whoever reads one that is half made gets a template without some
+/// of it, and each volume of that makes the rest.
+fn tree(dir: &Path) -> io::Result<PathBuf> {
+    let tree = dir.join("tree");
+    for (name, mode) in [("", 0o700)].into_iter().chain(TREE) {
+        let path = tree.join(name);
+        match fs::create_dir(&path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        // The mode of mkdir is cut by the umask.
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(tree)
+}
+
 /// Makes a file system by its tool.
 pub(crate) fn make(tools: &Tools, spec: &CommandSpec, label: &str, bytes: u64, image: &File) -> Result<(), StepError> {
+    if spec.tool == "mkfs.ext4" {
+        run(tools, spec, &[journal(bytes), label], bytes, image)
+    } else {
+        run(tools, spec, &[label], bytes, image)
+    }
+}
+
+/// ext4 alone is told how large its journal is, in MB: small is quick to make, and 4 is the least.
+fn journal(bytes: u64) -> &'static str {
+    if bytes >= 256 << 20 { "16" } else { "4" }
+}
+
+/// Runs a maker with these words and, last, the image.
+fn run(tools: &Tools, spec: &CommandSpec, words: &[&str], bytes: u64, image: &File) -> Result<(), StepError> {
     image.set_len(bytes).map_err(volume::doing(format!("make an image of {bytes} bytes")))?;
     // mkfs runs in another process: it reaches the nameless file through ours.
     let path = format!("/proc/{}/fd/{}", std::process::id(), image.as_raw_fd());
-    // ext4 alone is told how large its journal is, in MB: small is quick to make, and 4 is the least.
-    let journal = if bytes >= 256 << 20 { "16" } else { "4" };
-    let values = if spec.tool == "mkfs.ext4" { vec![journal, label, &path] } else { vec![label, &path] };
+    let values: Vec<&str> = words.iter().copied().chain([&*path]).collect();
     tools.check(StepKind::Volume, spec, &values).map(drop)
 }
 

@@ -38,6 +38,9 @@ const UNTIE: Duration = Duration::from_secs(10);
 /// After which time one that is still there is taken to be kept by somebody.
 const PINNED: Duration = Duration::from_secs(2);
 
+/// The file system of a volume whose label does not name one.
+const USUAL: &str = "ext4";
+
 /// No file system fits into less, in bytes.
 const LEAST: u64 = 16 << 20;
 
@@ -66,15 +69,52 @@ pub(crate) struct Made {
     pub(crate) image: Option<Vec<u8>>,
 }
 
-/// Makes a volume and mounts it where the workload will see it, in the mount namespace of this process.
-pub(crate) fn create(tools: &Tools, paths: &Paths, record: &Record, step: &VolumeStep) -> Result<Made, StepError> {
+/// The image of a volume that goes with its environment: a file without a name, with an empty file system in it. `None`
+/// for other volumes.
+///
+/// Of several volumes all images come before the first of them is mounted: then one commit of the journal below has all
+/// of them. Whoever mounts beside another commit waits for that one, too.
+pub(crate) fn prepare(
+    tools: &Tools,
+    paths: &Paths,
+    record: &Record,
+    step: &VolumeStep,
+) -> Result<Option<File>, StepError> {
+    match &step.backing {
+        Backing::Sized { bytes, fs } if !step.reuse => {
+            let (spec, _) = maker(step, *bytes, fs.as_deref())?;
+            let image = nameless(&record.scope.dir)?;
+            template::fill(tools, paths, spec, *bytes, &image)?;
+            Ok(Some(image))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Makes a volume, of the image that was prepared for it, and mounts it where the workload will see it, in the mount
+/// namespace of this process.
+pub(crate) fn create(
+    tools: &Tools,
+    paths: &Paths,
+    record: &Record,
+    step: &VolumeStep,
+    image: Option<File>,
+) -> Result<Made, StepError> {
     let id = &record.scope.id;
     let (back, front) = (paths.backstage(id, &step.volume), paths.volume(id, &step.volume));
     make_dir(&back, 0o700)?;
     make_dir(&front, 0o755)?;
-    let mut image = None;
-    match &step.backing {
-        Backing::Sized { bytes, fs } => image = sized(tools, paths, record, step, *bytes, fs.as_deref(), &back)?,
+    let (image, is_fresh) = match &step.backing {
+        Backing::Sized { bytes, fs } => {
+            let (spec, options) = maker(step, *bytes, fs.as_deref())?;
+            let (image, is_new) = match image {
+                Some(image) => (image, true),
+                None => kept(tools, paths, record, step, *bytes, spec)?,
+            };
+            sized(record, step, &image, is_new, fs.as_deref(), options, &back)?;
+            // A file system without handles (overlay, FUSE) can't give the space of a disk back that somebody else keeps.
+            ((!step.reuse).then(|| sys::handle_of(image.as_fd()).ok()).flatten(), is_new)
+        }
         Backing::Dir => {
             let dir = directory(paths, record, &step.volume);
             if record.caller != 0 {
@@ -84,18 +124,17 @@ pub(crate) fn create(tools: &Tools, paths: &Paths, record: &Record, step: &Volum
             }
             make_dir(&dir, 0o700)?;
             bind(&dir, &back)?;
+            (None, !back.join("data").exists())
         }
-    }
-    // A disk that was kept has its content.
-    let is_fresh = !back.join("data").exists();
-    let data = back.join("data");
+    };
+    let (data, owner, mode) = match step.volume {
+        // What lies here appears as /tmp and /var/tmp.
+        VolumeName::Temp => (back.join("temp"), None, 0o755),
+        VolumeName::Home | VolumeName::Disk(_) => (back.join("data"), Some(record), 0o700),
+    };
+    // Most disks have them from their template.
     make_dir(&data, 0o700)?;
     make_dir(&back.join("work"), 0o700)?;
-    let (owner, mode) = match step.volume {
-        // What lies here appears as /tmp and /var/tmp.
-        VolumeName::Temp => (None, 0o755),
-        VolumeName::Home | VolumeName::Disk(_) => (Some(record), 0o700),
-    };
     if let Some(record) = owner {
         chown(&data, Some(record.uid), Some(record.gid)).map_err(doing(format!("give {} its owner", step.volume)))?;
     }
@@ -237,32 +276,31 @@ pub(crate) fn directory(paths: &Paths, record: &Record, volume: &VolumeName) -> 
     }
 }
 
-/// An image file, a file system in it, a loop device under it, mounted at `back`. Returns the handle of the file if it
-/// has no name.
-fn sized(
-    tools: &Tools,
-    paths: &Paths,
-    record: &Record,
-    step: &VolumeStep,
-    bytes: u64,
-    fs: Option<&str>,
-    back: &Path,
-) -> Result<Option<Vec<u8>>, StepError> {
+/// How the file system of a sized volume is made, and what it is mounted with.
+fn maker(step: &VolumeStep, bytes: u64, fs: Option<&str>) -> Result<(&'static CommandSpec, &'static str), StepError> {
     if bytes < LEAST {
         return Err(StepError::new(STEP, ErrorKind::Invalid, format!("{} has no size", step.volume))
             .hint("give the disk a `size` in GB"));
     }
-    let kind = fs.unwrap_or("ext4");
-    let (spec, options) = file_system(kind).ok_or_else(|| {
+    let kind = fs.unwrap_or(USUAL);
+    file_system(kind).ok_or_else(|| {
         let message = format!("{} has type {kind:?}, which Linux can't make here", step.volume);
         StepError::new(STEP, ErrorKind::Invalid, message).hint("use type: ext4, xfs, btrfs or dir, or leave type out")
-    })?;
-    let kept = step.reuse.then(|| kept_path(paths, record, step)).transpose()?;
-    let (image, is_new) = match kept.as_deref().map(take_kept).transpose()?.flatten() {
-        Some(image) => (image, false),
-        None => (make_image(tools, paths, record, step, bytes, spec, kept.as_deref())?, true),
-    };
-    let device = attach(&image, &layout::device_name(&record.scope.id, &step.volume))?;
+    })
+}
+
+/// A loop device under an image, mounted at `back`.
+fn sized(
+    record: &Record,
+    step: &VolumeStep,
+    image: &File,
+    is_new: bool,
+    fs: Option<&str>,
+    options: &str,
+    back: &Path,
+) -> Result<(), StepError> {
+    let kind = fs.unwrap_or(USUAL);
+    let device = attach(image, &layout::device_name(&record.scope.id, &step.volume))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     // A disk that is kept must survive a crash of the host: with the file system's own, safe, options.
     let options = if step.reuse { "" } else { options };
@@ -272,32 +310,31 @@ fn sized(
     if !is_new {
         give_to(&back.join("data"), record).map_err(doing(format!("give the kept {} its new owner", step.volume)))?;
     }
-    // A file system without handles (overlay, FUSE) can't give the space of a disk back that somebody else keeps.
-    Ok((!step.reuse).then(|| sys::handle_of(image.as_fd()).ok()).flatten())
+    Ok(())
 }
 
-/// A new image with its file system. One that is to be kept gets its name when it is whole.
-fn make_image(
+/// The image of a disk that is kept for the next environment, and whether it is a new one. That gets its name when it is
+/// whole.
+fn kept(
     tools: &Tools,
     paths: &Paths,
     record: &Record,
     step: &VolumeStep,
     bytes: u64,
     spec: &CommandSpec,
-    kept: Option<&Path>,
-) -> Result<File, StepError> {
-    let image = nameless(kept.and_then(Path::parent).unwrap_or(&record.scope.dir))?;
-    let Some(kept) = kept else {
-        template::fill(tools, paths, spec, bytes, &image)?;
-        return Ok(image);
-    };
+) -> Result<(File, bool), StepError> {
+    let path = kept_path(paths, record, step)?;
+    if let Some(image) = take_kept(&path)? {
+        return Ok((image, false));
+    }
+    let image = nameless(path.parent().unwrap_or(&record.scope.dir))?;
     // Disks that are kept are few, and people see their labels.
     let label: String =
         step.label.as_deref().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(12).collect();
     template::make(tools, spec, if label.is_empty() { "fish" } else { &label }, bytes, &image)?;
-    lock(&image, kept)?;
-    name(&image, kept).map_err(|e| doing(format!("keep an image as {}", kept.display()))(e))?;
-    Ok(image)
+    lock(&image, &path)?;
+    name(&image, &path).map_err(|e| doing(format!("keep an image as {}", path.display()))(e))?;
+    Ok((image, true))
 }
 
 /// Gives a file without a name one. There must be none with it yet.

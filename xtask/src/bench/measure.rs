@@ -66,6 +66,17 @@ fn wait(child: &Child) -> io::Result<(ExitStatus, libc::rusage)> {
     }
 }
 
+/// Waits until some child has ended, and leaves it to whoever waits for that one. `None`: there is no child.
+#[expect(unsafe_code, reason = "rustix' waitid(2) does not tell which child it was")]
+pub(crate) fn ended_child() -> Option<rustix::process::Pid> {
+    // SAFETY: a `siginfo_t` is plain numbers, for which zero is a value.
+    let mut told: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live variable of the right type.
+    let done = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut told, libc::WEXITED | libc::WNOWAIT) };
+    // SAFETY: after a successful waitid(2) the field is set.
+    (done == 0).then(|| unsafe { told.si_pid() }).and_then(rustix::process::Pid::from_raw)
+}
+
 /// Gives this program and those that it starts a place of their own in the scheduler, before everything else on the
 /// host, so that times are near to what the work takes also on a host that does other things. Only root may, and only on
 /// Linux: a session of its own has a group for itself (sched(7), "The autogroup feature"), and nice values count within

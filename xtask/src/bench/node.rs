@@ -15,6 +15,7 @@ use native_helper::HelperPlatform;
 use native_images::{PackOptions, pack};
 use tokio::runtime::Runtime;
 
+use super::measure::ended_child;
 use super::scratch::{Scratch, text};
 use super::table::Times;
 use crate::run::tool;
@@ -107,6 +108,27 @@ impl Node {
         let told: Vec<_> = phases.iter().map(|(phase, times)| format!("{phase} {:.1}", times.median())).collect();
         told.join(", ")
     }
+}
+
+/// Reaps keepers that have ended, as the first process of a usual system does at once. That of some virtual machines takes
+/// seconds, and each look at all processes then reads hundreds that are none any more.
+pub(crate) fn reap_keepers() -> anyhow::Result<()> {
+    use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, waitpid};
+    set_child_subreaper(Some(getpid()))?;
+    thread::Builder::new().spawn(|| {
+        loop {
+            // Others are waited for by whoever started them.
+            let is_keeper = |pid: &Pid| {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+                name.is_ok_and(|name| name.trim() == "fish-keeper")
+            };
+            match ended_child().filter(is_keeper) {
+                Some(keeper) => drop(waitpid(Some(keeper), WaitOptions::empty())),
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    })?;
+    Ok(())
 }
 
 /// An image that is served, and then in the cache.

@@ -218,8 +218,8 @@ fn lines_of(search: &Search<'_>, files: &[&str]) -> io::Result<Vec<Found>> {
 
 pub(super) fn account(search: &Search<'_>) -> io::Result<Vec<Found>> {
     let mut found = lines_of(search, &["/etc/passwd", "/etc/shadow"])?;
-    // Another source of names than the files (nscd, sssd) may go on to say that it is there.
     if found.is_empty()
+        && search.may_be_named_elsewhere()
         && let Some(id) = search.id
         && User::from_name(id.as_ref())?.is_some()
     {
@@ -231,6 +231,7 @@ pub(super) fn account(search: &Search<'_>) -> io::Result<Vec<Found>> {
 pub(super) fn group(search: &Search<'_>) -> io::Result<Vec<Found>> {
     let mut found = lines_of(search, &["/etc/group", "/etc/gshadow"])?;
     if found.is_empty()
+        && search.may_be_named_elsewhere()
         && let Some(id) = search.id
         && Group::from_name(id.as_ref())?.is_some()
     {

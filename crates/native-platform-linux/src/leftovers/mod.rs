@@ -56,6 +56,12 @@ impl<'a> Search<'a> {
         self.id.is_some_and(|id| name == id.as_ref() as &str)
     }
 
+    /// Whether another source of names than the files (nscd, sssd) may know the account: one that exists inside its
+    /// namespaces alone was never in any.
+    fn may_be_named_elsewhere(&self) -> bool {
+        self.record.is_none_or(|record| record.real)
+    }
+
     /// Whether the process has one of the uids in any column, or the account's own private group.
     fn is_process(&self, process: &proc::Process) -> bool {
         let group = self.record.map(|r| r.uid);
@@ -100,8 +106,13 @@ impl Found {
         Self { place: place.into(), thing: Thing::Step }
     }
 
+    /// Whether it is kernel keys, which go with the account.
+    pub(crate) fn is_keys(&self) -> bool {
+        matches!(self.thing, Thing::Keys(_))
+    }
+
     /// Takes it away, if that is done here. No process of the account may live any more.
-    fn remove(&self, search: &Search<'_>) -> io::Result<()> {
+    pub(crate) fn remove(&self, search: &Search<'_>) -> io::Result<()> {
         match &self.thing {
             Thing::File(path) => remove::owned(path, &|uid, name| (search.owns)(uid) || search.is_name(name)),
             Thing::Ipc(kind, id) => sys::ipc_remove(kind, *id),
@@ -128,25 +139,23 @@ pub(crate) fn find(search: &Search<'_>) -> io::Result<Vec<(&'static str, Found)>
     Ok(all)
 }
 
-/// Removes what can be removed without a step. What can't is the audit's to tell. With a record, no process of the account
-/// may live any more: whoever calls this has just looked.
-pub(crate) fn clean(search: &Search<'_>) -> io::Result<()> {
+/// What can be removed without a step, processes of a record's account apart: whoever has one has just looked for these.
+///
+/// # Errors
+/// As for [`find`].
+pub(crate) fn removable(search: &Search<'_>) -> io::Result<Vec<Found>> {
     let is_done = |row: &Row| search.record.is_some() && row.kind == PROCESS;
+    let mut all = Vec::new();
     for row in ROWS.iter().filter(|row| row.by_search && !is_done(row)) {
-        for found in (row.detect)(search)? {
-            drop(found.remove(search));
-        }
+        all.extend((row.detect)(search)?);
     }
-    if let Some(record) = search.record {
-        await_logind(record.uid);
-    }
-    Ok(())
+    Ok(all)
 }
 
 /// Waits until systemd-logind has removed the runtime directory of a user whose services had been told to linger: a
 /// mount of its own that goes ten seconds after the user's last process (logind.conf(5), `UserStopDelaySec`). Few ever
 /// have one; one that stays is the audit's to tell.
-fn await_logind(uid: u32) {
+pub(crate) fn await_logind(uid: u32) {
     let dir = PathBuf::from(format!("/run/user/{uid}"));
     let deadline = Instant::now() + LOGIND;
     while dir.exists() && Instant::now() < deadline {

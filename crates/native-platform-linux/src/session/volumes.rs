@@ -12,7 +12,9 @@ use crate::{layout, volume};
 impl LinuxSession {
     pub(super) fn make_volume(&mut self, step: &VolumeStep) -> Result<Receipt, StepError> {
         self.announce_volumes(&[step])?;
-        let made = volume::create(&self.platform.tools, &self.platform.paths, self.record(StepKind::Volume)?, step);
+        let (platform, record) = (&self.platform, self.record(StepKind::Volume)?);
+        let image = volume::prepare(&platform.tools, &platform.paths, record, step);
+        let made = image.and_then(|image| volume::create(&platform.tools, &platform.paths, record, step, image));
         self.keep_volume(step, made)
     }
 
@@ -21,11 +23,15 @@ impl LinuxSession {
         self.own(StepKind::Volume)?;
         self.announce_volumes(steps)?;
         let (platform, record) = (&self.platform, self.record(StepKind::Volume)?);
+        let prepare = |step: &&VolumeStep| volume::prepare(&platform.tools, &platform.paths, record, step);
+        let images: Vec<_> = steps.iter().map(prepare).collect();
         let made: Vec<_> = thread::scope(|scope| {
             // Threads share the namespace that this process has entered. They are gone before anything is forked.
-            let make = |step| move || volume::create(&platform.tools, &platform.paths, record, step);
-            let running: Vec<_> =
-                steps.iter().map(|step| thread::Builder::new().spawn_scoped(scope, make(step))).collect();
+            let make = |step, image: Result<_, StepError>| {
+                move || volume::create(&platform.tools, &platform.paths, record, step, image?)
+            };
+            let work = steps.iter().zip(images).map(|(step, image)| make(step, image));
+            let running: Vec<_> = work.map(|work| thread::Builder::new().spawn_scoped(scope, work)).collect();
             let ended = running.into_iter().map(|thread| match thread.map(thread::ScopedJoinHandle::join) {
                 Ok(Ok(made)) => made,
                 Ok(Err(_)) => Err(StepError::failed(StepKind::Volume, "a thread panicked")),
