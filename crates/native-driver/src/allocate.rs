@@ -259,10 +259,14 @@ fn begin(
     if stop.is_cancelled() {
         return Err(AllocateCause::Cancelled);
     }
-    operation.refuse_foreign(steps)?;
+    // A helper starts while `intent` is written.
+    operation.open()?;
     operation.intend()?;
-    let account = operation.execute(Phase::Account, steps, stop, watch)?;
-    let volumes = operation.execute(Phase::Volumes, steps, stop, watch)?;
+    if let Err(error) = operation.refuse_foreign(steps) {
+        operation.stop_here();
+        return Err(error.into());
+    }
+    let [account, volumes] = operation.execute([Phase::Account, Phase::Volumes], steps, stop, watch)?;
     Ok((account, volumes))
 }
 
@@ -280,8 +284,8 @@ fn finish(
     if !layers.is_empty() {
         images.pin(&operation.held.id, &layers).map_err(AllocateCause::Pin)?;
     }
-    let placed = operation.execute(Phase::Layers, steps, watch.cancel(), watch)?;
-    let started = operation.execute(Phase::Start, steps, watch.cancel(), watch)?;
+    let [placed] = operation.execute([Phase::Layers], steps, watch.cancel(), watch)?;
+    let [started] = operation.execute([Phase::Start], steps, watch.cancel(), watch)?;
     if watch.cancel().is_cancelled() {
         return Err(AllocateCause::Cancelled);
     }

@@ -14,7 +14,9 @@
 
 use std::sync::Arc;
 
-use native_platform::{ErrorKind, Leak, Platform, Presence, Receipt, Scope, Session, Step, StepError, StepKind};
+use native_platform::{
+    ErrorKind, Executed, Leak, Platform, Presence, Receipt, Scope, Session, Step, StepError, StepKind,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{AllocateCause, CleanupError, JournalError, StuckStep};
@@ -34,6 +36,8 @@ pub(crate) struct Operation {
     /// `None` for an environment that lost its journal: then the platform's own record is what is reverted.
     pub(crate) journal: Option<Journal>,
     session: Option<Box<dyn Session>>,
+    /// Whether the host has answered to the beginning of the session.
+    is_ready: bool,
 }
 
 impl Operation {
@@ -45,7 +49,7 @@ impl Operation {
         scope: Scope,
         journal: Option<Journal>,
     ) -> Self {
-        Self { store, platform, images, held, scope, journal, session: None }
+        Self { store, platform, images, held, scope, journal, session: None, is_ready: false }
     }
 
     /// Writes the journal down.
@@ -65,10 +69,26 @@ impl Operation {
         text.map_err(|source| JournalError::Damaged { path, source })
     }
 
-    fn session(&mut self) -> Result<&mut dyn Session, StepError> {
+    /// Begins a session without waiting for the host's answer.
+    pub(crate) fn open(&mut self) -> Result<(), StepError> {
         if self.session.is_none() {
-            self.session = Some(self.platform.open(&self.scope)?);
+            (self.session, self.is_ready) = (Some(self.platform.open(&self.scope)?), false);
         }
+        Ok(())
+    }
+
+    fn session(&mut self) -> Result<&mut dyn Session, StepError> {
+        self.open()?;
+        let Some(session) = &mut self.session else {
+            return Err(StepError::failed(StepKind::Platform, "there is no session"));
+        };
+        if !self.is_ready
+            && let Err(error) = session.ready()
+        {
+            self.session = None;
+            return Err(error);
+        }
+        self.is_ready = true;
         match &mut self.session {
             Some(session) => Ok(session.as_mut()),
             None => Err(StepError::failed(StepKind::Platform, "there is no session")),
@@ -81,10 +101,10 @@ impl Operation {
 
     /// Makes sure, before the first effect, that nothing of this name is on the host.
     pub(crate) fn refuse_foreign(&mut self, steps: &[Step]) -> Result<(), StepError> {
-        let session = self.session()?;
-        for step in steps {
+        let found = self.session()?.probe_all(steps)?;
+        for (step, found) in steps.iter().zip(found) {
             let kept = matches!(step, Step::Volume(v) if v.reuse);
-            let what = match session.probe(step)? {
+            let what = match found {
                 Presence::Absent => continue,
                 Presence::Ours if kept => continue,
                 Presence::Ours => "the host has a record of an earlier environment of this name".to_owned(),
@@ -114,28 +134,34 @@ impl Operation {
         left.for_each(|r| r.state = State::Planned);
     }
 
-    /// Executes the steps of one phase, and tells how long they took, in ms.
-    pub(crate) fn execute(
+    /// Executes the steps of these phases, and tells how long each of the phases took, in ms.
+    pub(crate) fn execute<const N: usize>(
         &mut self,
-        phase: Phase,
+        phases: [Phase; N],
         steps: &[Step],
         stop: &CancellationToken,
         watch: &Watch,
-    ) -> Result<u64, AllocateCause> {
+    ) -> Result<[u64; N], AllocateCause> {
+        let is_chosen = |(_, step): &(usize, &Step)| phases.contains(&phase_of(step));
         let (numbers, steps): (Vec<usize>, Vec<Step>) =
-            steps.iter().enumerate().filter(|(_, s)| phase_of(s) == phase).map(|(n, s)| (n, s.clone())).unzip();
+            steps.iter().enumerate().filter(is_chosen).map(|(n, s)| (n, s.clone())).unzip();
         if steps.is_empty() {
-            return Ok(0);
+            return Ok([0; N]);
         }
         if stop.is_cancelled() {
             self.stop_here();
             return Err(AllocateCause::Cancelled);
         }
-        let running = watch.phase(phase);
-        let results = self.session().map_or_else(|error| vec![Err(error)], |s| s.execute_all(&steps));
-        let mut failed = None;
-        for (n, result) in numbers.into_iter().zip(results) {
-            match result {
+        let running = phases.map(|phase| steps.iter().any(|s| phase_of(s) == phase).then(|| watch.phase(phase)));
+        let refused = |error| vec![Executed { result: Err(error), ms: 0 }];
+        let results = self.session().map_or_else(refused, |s| s.execute_all(&steps));
+        let (mut failed, mut times) = (None, [0; N]);
+        for ((n, step), done) in numbers.into_iter().zip(&steps).zip(results) {
+            let phase = phases.iter().position(|phase| *phase == phase_of(step));
+            if let Some(time) = phase.and_then(|phase| times.get_mut(phase)) {
+                *time = done.ms.max(*time);
+            }
+            match done.result {
                 Ok(receipt) => {
                     if let (Receipt::Account { uid, .. }, Some(journal)) = (&receipt, &mut self.journal) {
                         journal.uid = Some(*uid);
@@ -150,13 +176,12 @@ impl Operation {
                 }
             }
         }
-        match failed {
-            None => Ok(running.done()),
-            Some(error) => {
-                self.stop_here();
-                Err(error.into())
-            }
+        if let Some(error) = failed {
+            self.stop_here();
+            return Err(error.into());
         }
+        running.into_iter().zip(times).for_each(|(running, ms)| running.into_iter().for_each(|r| r.done_in(ms)));
+        Ok(times)
     }
 
     /// Puts layers into the journal's plan, together with the directories that they keep in use.
@@ -290,24 +315,35 @@ impl Operation {
     }
 
     fn revert_all(&mut self, watch: &Watch, timings: &mut DeallocateTimings) {
-        let steps: Vec<Step> = self.records().iter().map(|r| r.step.clone()).collect();
-        for (n, step) in steps.iter().enumerate().rev() {
-            if !self.records()[n].state.may_exist() {
-                continue;
-            }
-            let stops = matches!(step, Step::Workload(_));
-            let running = watch.phase(if stops { Phase::Stop } else { Phase::Revert });
-            let reverted = self.session().and_then(|s| s.revert(step));
-            let ms = running.done();
-            *if stops { &mut timings.stop } else { &mut timings.revert } += ms;
-            self.set(
-                n,
-                match reverted {
-                    Ok(()) => State::Gone,
-                    Err(error) => State::Stuck { what: error.message, hint: error.hint },
-                },
-            );
+        let left = self.records().iter().enumerate().rev().filter(|(_, r)| r.state.may_exist());
+        let left: Vec<(usize, Step)> = left.map(|(n, r)| (n, r.step.clone())).collect();
+        let (workloads, rest): (Vec<_>, Vec<_>) = left.into_iter().partition(|(_, s)| phase_of(s) == Phase::Start);
+        timings.stop += self.revert(Phase::Stop, workloads, watch);
+        timings.revert += self.revert(Phase::Revert, rest, watch);
+    }
+
+    /// Reverts these steps, in this order, and tells how long that took, in ms.
+    fn revert(&mut self, phase: Phase, steps: Vec<(usize, Step)>, watch: &Watch) -> u64 {
+        if steps.is_empty() {
+            return 0;
         }
+        let (numbers, steps): (Vec<usize>, Vec<Step>) = steps.into_iter().unzip();
+        let running = watch.phase(phase);
+        let reverted = self.session().map(|s| s.revert_all(&steps));
+        let ms = running.done();
+        for (at, n) in numbers.into_iter().enumerate() {
+            let result = match &reverted {
+                Ok(results) => results.get(at).cloned(),
+                Err(error) => Some(Err(error.clone())),
+            };
+            let state = match result {
+                Some(Ok(())) => State::Gone,
+                Some(Err(error)) => State::Stuck { what: error.message, hint: error.hint },
+                None => State::Stuck { what: "the host said nothing about it".to_owned(), hint: None },
+            };
+            self.set(n, state);
+        }
+        ms
     }
 }
 

@@ -159,8 +159,13 @@ impl Running<'_> {
     /// It ended well; returns how long it took, in ms.
     pub(crate) fn done(self) -> u64 {
         let ms = millis(self.since.elapsed());
-        self.watch.emit(Progress::Finished { phase: self.phase, ms });
+        self.done_in(ms);
         ms
+    }
+
+    /// It ended well after so many ms, beside another one.
+    pub(crate) fn done_in(self, ms: u64) {
+        self.watch.emit(Progress::Finished { phase: self.phase, ms });
     }
 }
 

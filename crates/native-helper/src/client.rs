@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use native_config::{DiskName, EnvironmentId};
 use native_platform::{
-    Check, Connection, Enter, EnterIo, ErrorKind, HostFacts, Invocation, Leak, Observation, Platform, Presence,
-    Receipt, Runner, Scope, Session, Step, StepError, StepKind, SystemRunner,
+    Check, Connection, Enter, EnterIo, ErrorKind, Executed, HostFacts, Invocation, Leak, Observation, Platform,
+    Presence, Runner, Scope, Session, Step, StepError, StepKind, SystemRunner,
 };
 use serde::de::DeserializeOwned;
 
@@ -108,6 +108,7 @@ impl HelperPlatform {
             input: Arc::new(Mutex::new(Some(input))),
             output: BufReader::new(output),
             child,
+            opening: Opening::Done,
             is_over: false,
         })
     }
@@ -146,7 +147,9 @@ impl Platform for HelperPlatform {
 
     fn open(&self, scope: &Scope) -> Result<Box<dyn Session>, StepError> {
         let mut session = self.connect()?;
-        session.ask::<()>(&Request::Open { scope: scope.clone() })?;
+        // A program needs a while to start, and the caller may have something else to do.
+        session.tell(&Request::Open { scope: scope.clone() })?;
+        session.opening = Opening::Asked;
         Ok(Box::new(session))
     }
 
@@ -172,12 +175,24 @@ struct HelperSession {
     input: Input,
     output: BufReader<ChildStdout>,
     child: Child,
+    opening: Opening,
     /// Entering a command is the last thing that a helper does.
     is_over: bool,
 }
 
+/// How far a session is with the environment that it is for.
+enum Opening {
+    /// There is none, or the helper has it.
+    Done,
+    /// The helper has not answered yet.
+    Asked,
+    /// The helper refused it.
+    Refused(StepError),
+}
+
 impl HelperSession {
     fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, StepError> {
+        self.ready()?;
         self.tell(request)?;
         self.answer(&mut |_, _| {})
     }
@@ -207,22 +222,29 @@ impl HelperSession {
 }
 
 impl Session for HelperSession {
-    fn probe(&mut self, step: &Step) -> Result<Presence, StepError> {
-        self.ask(&Request::Probe { step: step.clone() })
+    fn ready(&mut self) -> Result<(), StepError> {
+        if matches!(self.opening, Opening::Asked) {
+            self.opening = self.answer(&mut |_, _| {}).map_or_else(Opening::Refused, |()| Opening::Done);
+        }
+        match &self.opening {
+            Opening::Refused(error) => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
-    fn execute(&mut self, step: &Step) -> Result<Receipt, StepError> {
-        self.ask(&Request::Execute { step: step.clone() })
+    fn probe_all(&mut self, steps: &[Step]) -> Result<Vec<Presence>, StepError> {
+        self.ask(&Request::Probe { steps: steps.to_vec() })
     }
 
-    fn execute_all(&mut self, steps: &[Step]) -> Vec<Result<Receipt, StepError>> {
+    fn execute_all(&mut self, steps: &[Step]) -> Vec<Executed> {
         // Without an answer any of them may have been begun.
-        let unknown = |error: StepError| steps.iter().map(|_| Err(error.clone())).collect();
-        self.ask(&Request::ExecuteAll { steps: steps.to_vec() }).unwrap_or_else(unknown)
+        let unknown = |error: StepError| steps.iter().map(|_| Executed { result: Err(error.clone()), ms: 0 }).collect();
+        self.ask(&Request::Execute { steps: steps.to_vec() }).unwrap_or_else(unknown)
     }
 
-    fn revert(&mut self, step: &Step) -> Result<(), StepError> {
-        self.ask(&Request::Revert { step: step.clone() })
+    fn revert_all(&mut self, steps: &[Step]) -> Vec<Result<(), StepError>> {
+        let unknown = |error: StepError| steps.iter().map(|_| Err(error.clone())).collect();
+        self.ask(&Request::Revert { steps: steps.to_vec() }).unwrap_or_else(unknown)
     }
 
     fn purge(&mut self) -> Result<(), StepError> {
@@ -238,6 +260,7 @@ impl Session for HelperSession {
     }
 
     fn enter(&mut self, command: &Enter, io: EnterIo<'_>) -> Result<i32, StepError> {
+        self.ready()?;
         self.tell(&Request::Enter { command: command.clone() })?;
         let (helper, mut from) = (Arc::clone(&self.input), io.input);
         // Left behind when the command ends first: it waits for a caller that has nothing more to say.

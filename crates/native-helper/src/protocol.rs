@@ -33,25 +33,20 @@ pub(crate) enum Request {
         /// The environment.
         scope: Scope,
     },
-    /// [`native_platform::Session::probe`].
+    /// [`native_platform::Session::probe_all`].
     Probe {
-        /// The step.
-        step: Step,
-    },
-    /// [`native_platform::Session::execute`].
-    Execute {
-        /// The step.
-        step: Step,
-    },
-    /// [`native_platform::Session::execute_all`].
-    ExecuteAll {
         /// The steps.
         steps: Vec<Step>,
     },
-    /// [`native_platform::Session::revert`].
+    /// [`native_platform::Session::execute_all`].
+    Execute {
+        /// The steps.
+        steps: Vec<Step>,
+    },
+    /// [`native_platform::Session::revert_all`].
     Revert {
-        /// The step.
-        step: Step,
+        /// The steps.
+        steps: Vec<Step>,
     },
     /// [`native_platform::Session::purge`].
     Purge {},

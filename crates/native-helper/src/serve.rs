@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
-use std::slice;
 use std::time::Duration;
 
 use native_platform::{EnterIo, ErrorKind, Platform, Scope, Session, Step, StepError, StepKind};
@@ -133,12 +132,9 @@ fn serve(
             continue;
         };
         match request {
-            Request::Probe { step } => answer(output, open.probe(&step))?,
-            Request::Execute { step } => {
-                answer(output, guard.check(slice::from_ref(&step)).and_then(|()| open.execute(&step)))?;
-            }
-            Request::ExecuteAll { steps } => answer(output, guard.check(&steps).map(|()| open.execute_all(&steps)))?,
-            Request::Revert { step } => answer(output, open.revert(&step))?,
+            Request::Probe { steps } => answer(output, open.probe_all(&steps))?,
+            Request::Execute { steps } => answer(output, guard.check(&steps).map(|()| open.execute_all(&steps)))?,
+            Request::Revert { steps } => answer(output, Ok(open.revert_all(&steps)))?,
             Request::Purge {} => answer(output, open.purge())?,
             Request::Observe {} => answer(output, open.observe())?,
             Request::Wait { at_most_ms } => answer(output, open.wait(Duration::from_millis(at_most_ms)))?,

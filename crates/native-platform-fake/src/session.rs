@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use native_config::{DiskName, EnvironmentId};
 use native_platform::{
-    Backing, Check, Enter, EnterIo, ErrorKind, Exit, HostFacts, Leak, Observation, Platform, Presence, Receipt, Scope,
-    Session, Step, StepError, StepKind, Stream, VolumeName, one_by_one,
+    Backing, Check, Enter, EnterIo, ErrorKind, Executed, Exit, HostFacts, Leak, Observation, Platform, Presence,
+    Receipt, Scope, Session, Step, StepError, StepKind, Stream, VolumeName, one_by_one,
 };
 
 use crate::host::{Account, Fault, Inner, Shared, Volume, Workload, dead};
@@ -342,14 +342,15 @@ impl FakeSession {
     }
 }
 
-impl Session for FakeSession {
-    fn probe(&mut self, step: &Step) -> Result<Presence, StepError> {
+/// One step.
+impl FakeSession {
+    fn probe_one(&mut self, step: &Step) -> Result<Presence, StepError> {
         self.call("probe", step.kind(), key(step), |inner, fault| {
             Ok(if fault == Some(Fault::Lie) { Presence::Absent } else { self.presence(inner, step) })
         })
     }
 
-    fn execute(&mut self, step: &Step) -> Result<Receipt, StepError> {
+    fn execute_one(&mut self, step: &Step) -> Result<Receipt, StepError> {
         let receipt = self.call("execute", step.kind(), key(step), |inner, fault| {
             match fault {
                 Some(Fault::Lie) => return Ok(self.receipt(inner, step)),
@@ -367,11 +368,7 @@ impl Session for FakeSession {
         Ok(receipt)
     }
 
-    fn execute_all(&mut self, steps: &[Step]) -> Vec<Result<Receipt, StepError>> {
-        one_by_one(self, steps)
-    }
-
-    fn revert(&mut self, step: &Step) -> Result<(), StepError> {
+    fn revert_one(&mut self, step: &Step) -> Result<(), StepError> {
         self.call("revert", step.kind(), key(step), |inner, fault| {
             match fault {
                 Some(Fault::Lie) => return Ok(()),
@@ -386,6 +383,24 @@ impl Session for FakeSession {
         })?;
         self.executed.retain(|s| s != step);
         Ok(())
+    }
+}
+
+impl Session for FakeSession {
+    fn ready(&mut self) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    fn probe_all(&mut self, steps: &[Step]) -> Result<Vec<Presence>, StepError> {
+        steps.iter().map(|step| self.probe_one(step)).collect()
+    }
+
+    fn execute_all(&mut self, steps: &[Step]) -> Vec<Executed> {
+        one_by_one(steps, |step| self.execute_one(step))
+    }
+
+    fn revert_all(&mut self, steps: &[Step]) -> Vec<Result<(), StepError>> {
+        steps.iter().map(|step| self.revert_one(step)).collect()
     }
 
     fn purge(&mut self) -> Result<(), StepError> {

@@ -65,24 +65,24 @@ pub(crate) fn probe(id: &EnvironmentId, record: Option<&Record>) -> Result<Prese
     })
 }
 
-/// Creates the account, with the record on disk before the user database is touched.
-pub(crate) fn create(
-    tools: &Tools,
-    store: &Store,
-    record: &mut Record,
-    step: &AccountStep,
-    home: &Path,
-) -> Result<(), StepError> {
-    let id = record.scope.id.clone();
-    if let [primary, rest @ ..] = group_ids(&step.groups)?.as_slice() {
-        record.gid = *primary;
-        record.groups = rest.to_vec();
-    }
+/// Writes the account down, and makes the mount point of its home.
+pub(crate) fn announce(store: &Store, record: &Record, home: &Path) -> Result<(), StepError> {
     store.keep(record).map_err(|e| e.of_step(STEP))?;
     fs::DirBuilder::new()
         .mode(0o711)
         .create(home)
-        .map_err(|e| failed(format!("create the mount point {}: {e}", home.display())))?;
+        .map_err(|e| failed(format!("create the mount point {}: {e}", home.display())))
+}
+
+/// Puts an account that was announced into the host's user database, if it is to be there.
+pub(crate) fn add(
+    tools: &Tools,
+    store: &Store,
+    record: &Record,
+    step: &AccountStep,
+    home: &Path,
+) -> Result<(), StepError> {
+    let id = &record.scope.id;
     if step.kind == AccountKind::Ephemeral {
         return Ok(());
     }

@@ -46,6 +46,7 @@ mod document;
 mod enter;
 mod init;
 mod keeper;
+mod kept;
 mod kill;
 mod layers;
 mod layout;

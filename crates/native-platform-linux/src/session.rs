@@ -3,7 +3,7 @@
 //! A session that makes an environment moves its whole process into a mount namespace of its own: it runs in the
 //! helper, one session per process, and never in a program with other things to do.
 
-mod volumes;
+mod make;
 
 use std::cell::OnceCell;
 use std::fs::{self, File};
@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use native_config::{AccountKind, DiskName, EnvironmentId, Isolation};
+use native_config::{DiskName, EnvironmentId};
 use native_platform::{
-    AccountStep, Check, Enter, EnterIo, ErrorKind, HostFacts, Leak, Observation, Platform, Presence, Receipt, Runner,
-    Scope, Session, Step, StepError, StepKind, VolumeStep, WorkloadStep, one_by_one,
+    Check, Enter, EnterIo, ErrorKind, Executed, HostFacts, Leak, Observation, Platform, Presence, Receipt, Runner,
+    Scope, Session, Step, StepError, StepKind, WorkloadStep, one_by_one,
 };
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -112,6 +112,7 @@ impl Platform for LinuxPlatform {
             host: None,
             lock: None,
             executed: Vec::new(),
+            less: false,
             finished: false,
         };
         Ok(Box::new(session))
@@ -141,6 +142,8 @@ struct LinuxSession {
     /// The environment's lock, from the first call that changes something on.
     lock: Option<File>,
     executed: Vec<Step>,
+    /// Whether there is less than what the record on disk says.
+    less: bool,
     finished: bool,
 }
 
@@ -186,53 +189,23 @@ impl LinuxSession {
         Ok(())
     }
 
-    /// Notes what is less than before. That it can't be written (a full disk) does not stop a removal: the record then
-    /// says more than is there, which the next one finds out.
+    /// Remembers what is less than before. It is noted when the session ends, unless nothing is left then: until that the
+    /// record says more than is there, which the next one finds out.
     fn note_less(&mut self, change: impl FnOnce(&mut Record)) {
         if let Some(record) = &mut self.record {
             change(record);
-            drop(self.store.note(record));
+            self.less = true;
         }
     }
 
-    fn make_account(&mut self, step: &AccountStep) -> Result<Receipt, StepError> {
-        if let Some(record) = &self.record {
-            return match account::probe(&self.scope.id, Some(record))? {
-                Presence::Ours => Ok(Receipt::Account { uid: record.uid, gid: record.gid }),
-                found => Err(StepError::new(
-                    StepKind::Account,
-                    ErrorKind::Foreign,
-                    format!("{} has a record, but its account is {found:?}", self.scope.id),
-                )),
-            };
+    /// That it can't be written (a full disk) does not stop a removal.
+    fn note_what_is_less(&mut self) {
+        if self.less
+            && let Some(record) = &self.record
+        {
+            drop(self.store.note(record));
         }
-        if step.kind == AccountKind::Ephemeral && self.scope.isolation == Isolation::Basic {
-            let message = "an ephemeral account exists only inside namespaces, which isolation: basic does without";
-            return Err(StepError::new(StepKind::Account, ErrorKind::Invalid, message).hint("set account: real"));
-        }
-        if let Presence::Foreign(what) = account::probe(&self.scope.id, None)? {
-            return Err(StepError::new(StepKind::Account, ErrorKind::Foreign, format!("there is already {what}")));
-        }
-        // What another program, or another boot of the records, left of a uid in the kernel must not become the tenant's.
-        let keys = leftovers::uids_with_keys().map_err(|e| {
-            StepError::failed(StepKind::Account, format!("see which uids have keys in the kernel: {e}"))
-        })?;
-        let taken = |uid| keys.contains(&uid) || account::uid_taken(uid);
-        let minted = self.store.mint_uid(&self.scope.id, self.scope.uids, &taken);
-        let uid = minted.map_err(|e| e.of_step(StepKind::Account))?;
-        let mut record = Record::new(&self.scope, self.platform.caller, uid, step.kind == AccountKind::Real);
-        let home = self.platform.paths.home(&self.scope.id);
-        let made = account::create(&self.platform.tools, &self.store, &mut record, step, &home);
-        self.record = Some(record);
-        if let Err(error) = made {
-            return Err(self.undo(StepKind::Account, error, |s| {
-                s.delete_account()?;
-                // Nothing ever ran as this uid: it may go at once.
-                s.record.take().map_or(Ok(()), |r| s.store.release(&r)).map_err(|e| e.of_step(StepKind::Account))
-            }));
-        }
-        let record = self.record(StepKind::Account)?;
-        Ok(Receipt::Account { uid: record.uid, gid: record.gid })
+        self.less = false;
     }
 
     fn delete_account(&mut self) -> Result<(), StepError> {
@@ -426,18 +399,8 @@ impl LinuxSession {
             Step::Workload(workload) => self.stop(Duration::from_millis(workload.stop_grace_ms)),
         }
     }
-}
 
-/// Removes the directory of mount points: empty but for the files that show an ephemeral account.
-fn remove_own(dir: &Path) -> Result<(), StepError> {
-    for name in [".passwd", ".group"] {
-        drop(fs::remove_file(dir.join(name)));
-    }
-    volume::remove_point(dir)
-}
-
-impl Session for LinuxSession {
-    fn probe(&mut self, step: &Step) -> Result<Presence, StepError> {
+    fn probe_one(&self, step: &Step) -> Result<Presence, StepError> {
         let ours = |there| if there { Presence::Ours } else { Presence::Absent };
         match step {
             Step::Account(_) => account::probe(&self.scope.id, self.record.as_ref()),
@@ -450,11 +413,14 @@ impl Session for LinuxSession {
         }
     }
 
-    fn execute(&mut self, step: &Step) -> Result<Receipt, StepError> {
+    fn execute_one(&mut self, step: &Step) -> Result<Receipt, StepError> {
         self.own(step.kind())?;
-        let receipt = match step {
-            Step::Account(step) => self.make_account(step),
-            Step::Volume(step) => self.make_volume(step),
+        match step {
+            Step::Account(account) => {
+                let made = self.make(Some(account), &[]).into_iter().next();
+                made.map_or_else(|| Err(StepError::failed(StepKind::Account, "it was not begun")), |made| made.result)
+            }
+            Step::Volume(step) => self.make_filled(step),
             Step::Layers(step) => {
                 let record = self.record(StepKind::Layers)?;
                 let kept = record.volumes.iter().any(|v| v.volume == step.volume && v.reuse);
@@ -462,37 +428,45 @@ impl Session for LinuxSession {
                     .map(|(method, why)| Receipt::Layers { method: method.name().to_owned(), why })
             }
             Step::Workload(step) => self.start(step),
-        }?;
-        self.executed.push(step.clone());
-        Ok(receipt)
-    }
-
-    fn execute_all(&mut self, steps: &[Step]) -> Vec<Result<Receipt, StepError>> {
-        // One that is filled forks, which must not happen beside threads.
-        fn of_threads(step: &Step) -> Option<&VolumeStep> {
-            match step {
-                Step::Volume(volume) if volume.clone_from.is_none() => Some(volume),
-                _ => None,
-            }
-        }
-        match steps.iter().map(of_threads).collect::<Option<Vec<_>>>() {
-            Some(volumes) if volumes.len() > 1 => match self.make_volumes(&volumes) {
-                Ok(results) => {
-                    let made = steps.iter().zip(&results).filter(|(_, result)| result.is_ok());
-                    self.executed.extend(made.map(|(step, _)| step.clone()));
-                    results
-                }
-                Err(error) => vec![Err(error)],
-            },
-            _ => one_by_one(self, steps),
         }
     }
+}
 
-    fn revert(&mut self, step: &Step) -> Result<(), StepError> {
-        self.own(step.kind())?;
-        self.revert_step(step)?;
-        self.executed.retain(|e| e != step);
+/// Removes the directory of mount points: empty but for the files that show an ephemeral account.
+fn remove_own(dir: &Path) -> Result<(), StepError> {
+    for name in [".passwd", ".group"] {
+        drop(fs::remove_file(dir.join(name)));
+    }
+    volume::remove_point(dir)
+}
+
+impl Session for LinuxSession {
+    fn ready(&mut self) -> Result<(), StepError> {
         Ok(())
+    }
+
+    fn probe_all(&mut self, steps: &[Step]) -> Result<Vec<Presence>, StepError> {
+        steps.iter().map(|step| self.probe_one(step)).collect()
+    }
+
+    fn execute_all(&mut self, steps: &[Step]) -> Vec<Executed> {
+        let done = match make::at_once(steps) {
+            Some((account, volumes)) => self.make(account, &volumes),
+            None => one_by_one(steps, |step| self.execute_one(step)),
+        };
+        let made = steps.iter().zip(&done).filter(|(_, done)| done.result.is_ok());
+        self.executed.extend(made.map(|(step, _)| step.clone()));
+        done
+    }
+
+    fn revert_all(&mut self, steps: &[Step]) -> Vec<Result<(), StepError>> {
+        let revert = |step: &Step| {
+            self.own(step.kind())?;
+            self.revert_step(step)?;
+            self.executed.retain(|e| e != step);
+            Ok(())
+        };
+        steps.iter().map(revert).collect()
     }
 
     fn purge(&mut self) -> Result<(), StepError> {
@@ -549,6 +523,7 @@ impl Drop for LinuxSession {
             && let Some(step) = self.executed.pop()
             && self.revert_step(&step).is_ok()
         {}
+        self.note_what_is_less();
         if let Some(lock) = self.lock.take() {
             self.store.unlock_environment(&self.scope.id, &lock);
         }

@@ -10,7 +10,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, lchown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use crate::proc::LoopDevice;
 use crate::remove;
 use crate::store::Record;
 use crate::sys::Forked;
-use crate::{copy, pins, proc, sys, template};
+use crate::{copy, kept, pins, proc, sys, template};
 
 const STEP: StepKind = StepKind::Volume;
 /// How long a loop device may stay after its last user has gone: the kernel unties it when the last namespace
@@ -85,6 +85,8 @@ pub(crate) fn prepare(
             let (spec, _) = maker(step, *bytes, fs.as_deref())?;
             let image = nameless(&record.scope.dir)?;
             template::fill(tools, paths, spec, *bytes, &image)?;
+            // Blocks are chosen when a file is written out: what is chosen now is in the next commit.
+            sys::begin_write_out(image.as_fd());
             Ok(Some(image))
         }
         _ => Ok(None),
@@ -109,7 +111,7 @@ pub(crate) fn create(
             let (spec, options) = maker(step, *bytes, fs.as_deref())?;
             let (image, is_new) = match image {
                 Some(image) => (image, true),
-                None => kept(tools, paths, record, step, *bytes, spec)?,
+                None => kept::image(tools, paths, record, step, *bytes, spec)?,
             };
             sized(record, step, &image, is_new, fs.as_deref(), options, &back)?;
             // A file system without handles (overlay, FUSE) can't give the space of a disk back that somebody else keeps.
@@ -308,90 +310,16 @@ fn sized(
         .map_err(|e| failed(format!("mount the {kind} of {}: {e}", step.volume)))?;
     fs::set_permissions(back, fs::Permissions::from_mode(0o700)).map_err(doing("close a volume's root"))?;
     if !is_new {
-        give_to(&back.join("data"), record).map_err(doing(format!("give the kept {} its new owner", step.volume)))?;
+        kept::give_to(&back.join("data"), record)
+            .map_err(doing(format!("give the kept {} its new owner", step.volume)))?;
     }
     Ok(())
-}
-
-/// The image of a disk that is kept for the next environment, and whether it is a new one. That gets its name when it is
-/// whole.
-fn kept(
-    tools: &Tools,
-    paths: &Paths,
-    record: &Record,
-    step: &VolumeStep,
-    bytes: u64,
-    spec: &CommandSpec,
-) -> Result<(File, bool), StepError> {
-    let path = kept_path(paths, record, step)?;
-    if let Some(image) = take_kept(&path)? {
-        return Ok((image, false));
-    }
-    let image = nameless(path.parent().unwrap_or(&record.scope.dir))?;
-    // Disks that are kept are few, and people see their labels.
-    let label: String =
-        step.label.as_deref().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(12).collect();
-    template::make(tools, spec, if label.is_empty() { "fish" } else { &label }, bytes, &image)?;
-    lock(&image, &path)?;
-    name(&image, &path).map_err(|e| doing(format!("keep an image as {}", path.display()))(e))?;
-    Ok((image, true))
 }
 
 /// Gives a file without a name one. There must be none with it yet.
 pub(crate) fn name(file: &File, path: &Path) -> io::Result<()> {
     let ours = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(linkat(AT_FDCWD, ours.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
-}
-
-/// Where a disk that is kept for the next environment lies: beside the environments of its workspace, or, as for
-/// [`directory`], among root's records.
-fn kept_path(paths: &Paths, record: &Record, step: &VolumeStep) -> Result<PathBuf, StepError> {
-    let dir = match record.caller {
-        0 => record.scope.dir.parent().unwrap_or(&record.scope.dir).join("kept"),
-        caller => paths.state.join(format!("kept-{caller}")),
-    };
-    make_dir(&dir, 0o700)?;
-    let label = step.label.as_deref().unwrap_or_default();
-    let label: String = label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-    Ok(dir.join(format!("{}@{label}.img", layout::tag(&step.volume))))
-}
-
-/// The disk that an earlier environment left, if there is one.
-fn take_kept(path: &Path) -> Result<Option<File>, StepError> {
-    match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path) {
-        Ok(image) => lock(&image, path).map(|()| Some(image)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(doing(format!("open {}", path.display()))(e)),
-    }
-}
-
-/// Takes a kept disk for this environment alone. The loop device holds the open file, and so the lock, until the
-/// environment's last process has ended.
-fn lock(image: &File, path: &Path) -> Result<(), StepError> {
-    image.try_lock().map_err(|e| match e {
-        TryLockError::WouldBlock => {
-            failed(format!("the kept disk {} is in use by another environment", path.display()))
-                .hint("wait for that environment, or give the disk another name or label")
-        }
-        TryLockError::Error(e) => doing(format!("lock {}", path.display()))(e),
-    })
-}
-
-/// Gives everything in a tree to the environment's user. Nobody but root can reach the tree at this point.
-fn give_to(dir: &Path, record: &Record) -> io::Result<()> {
-    let mut directories = vec![dir.to_owned()];
-    while let Some(dir) = directories.pop() {
-        lchown(&dir, Some(record.uid), Some(record.gid))?;
-        for entry in fs::read_dir(&dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                directories.push(entry.path());
-            } else {
-                lchown(entry.path(), Some(record.uid), Some(record.gid))?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A file without a name in this directory.
@@ -481,7 +409,7 @@ fn copy_in(record: &Record, step: &VolumeStep, data: &Path) -> Result<(), StepEr
     }
 }
 
-fn make_dir(dir: &Path, mode: u32) -> Result<(), StepError> {
+pub(crate) fn make_dir(dir: &Path, mode: u32) -> Result<(), StepError> {
     match fs::DirBuilder::new().recursive(false).mode(mode).create(dir) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(doing(format!("create {}", dir.display()))(e)),
         _ => Ok(()),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use native_platform::{
-    Enter, EnterIo, ErrorKind, Leak, Observation, Presence, Receipt, Scope, Session, Step, StepError, StepKind,
-    VolumeName, one_by_one,
+    Enter, EnterIo, ErrorKind, Executed, Leak, Observation, Presence, Receipt, Scope, Session, Step, StepError,
+    StepKind, VolumeName, one_by_one,
 };
 
 use crate::account::as_stuck;
@@ -43,10 +43,8 @@ impl MacSession {
             Step::Workload(_) => self.mac.revert_workload(&self.scope),
         }
     }
-}
 
-impl Session for MacSession {
-    fn probe(&mut self, step: &Step) -> Result<Presence, StepError> {
+    fn probe_one(&self, step: &Step) -> Result<Presence, StepError> {
         match step {
             Step::Account(_) => self.mac.probe_account(&self.scope),
             Step::Volume(volume) => self.mac.probe_volume(&self.scope, volume),
@@ -55,7 +53,7 @@ impl Session for MacSession {
         }
     }
 
-    fn execute(&mut self, step: &Step) -> Result<Receipt, StepError> {
+    fn execute_one(&mut self, step: &Step) -> Result<Receipt, StepError> {
         let receipt = match step {
             Step::Account(account) => self.mac.execute_account(&self.scope, account),
             Step::Volume(volume) => self.mac.execute_volume(&self.scope, volume),
@@ -69,13 +67,23 @@ impl Session for MacSession {
         self.done.push(step.for_journal());
         Ok(receipt)
     }
+}
 
-    fn execute_all(&mut self, steps: &[Step]) -> Vec<Result<Receipt, StepError>> {
-        one_by_one(self, steps)
+impl Session for MacSession {
+    fn ready(&mut self) -> Result<(), StepError> {
+        Ok(())
     }
 
-    fn revert(&mut self, step: &Step) -> Result<(), StepError> {
-        self.undo(step)
+    fn probe_all(&mut self, steps: &[Step]) -> Result<Vec<Presence>, StepError> {
+        steps.iter().map(|step| self.probe_one(step)).collect()
+    }
+
+    fn execute_all(&mut self, steps: &[Step]) -> Vec<Executed> {
+        one_by_one(steps, |step| self.execute_one(step))
+    }
+
+    fn revert_all(&mut self, steps: &[Step]) -> Vec<Result<(), StepError>> {
+        steps.iter().map(|step| self.undo(step)).collect()
     }
 
     fn purge(&mut self) -> Result<(), StepError> {

@@ -41,8 +41,8 @@ pub mod step;
 pub use command::CommandSpec;
 pub use error::{ErrorKind, StepError, StepKind};
 pub use platform::{
-    Check, Enter, EnterIo, Exit, HostFacts, Leak, Observation, Platform, Presence, Receipt, Scope, Session, Stream,
-    one_by_one,
+    Check, Enter, EnterIo, Executed, Exit, HostFacts, Leak, Observation, Platform, Presence, Receipt, Scope, Session,
+    Stream, one_by_one,
 };
 pub use runner::{Connection, Ended, Invocation, Output, RunError, Runner, SystemRunner};
 pub use step::{

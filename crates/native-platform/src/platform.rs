@@ -2,7 +2,8 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::slice;
+use std::time::{Duration, Instant};
 
 use native_config::{DiskName, EnvironmentId, Isolation};
 use serde::{Deserialize, Serialize};
@@ -199,7 +200,7 @@ pub trait Platform: Send + Sync {
     /// platform revert what the session executed.
     ///
     /// # Errors
-    /// When the platform can't be reached, or refuses the scope.
+    /// When the platform can't be reached, or refuses the scope; the latter may also be said by [`Session::ready`].
     fn open(&self, scope: &Scope) -> Result<Box<dyn Session>, StepError>;
 
     /// Environments that the platform has a record of, whichever workspace they belong to. Recovery compares
@@ -223,41 +224,61 @@ pub trait Platform: Send + Sync {
     fn sweep(&self) -> Result<(), StepError>;
 }
 
+/// What became of a step that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Executed {
+    /// What it made, or why not.
+    pub result: Result<Receipt, StepError>,
+    /// How long it took, in ms. Steps that were made at once took that long together.
+    pub ms: u64,
+}
+
+impl Executed {
+    /// A step that has just come to its end.
+    pub fn since(since: Instant, result: Result<Receipt, StepError>) -> Self {
+        Self { result, ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX) }
+    }
+}
+
 /// [`Session::execute_all`] of a host that gains nothing by doing several steps at once: until one fails.
-pub fn one_by_one(session: &mut dyn Session, steps: &[Step]) -> Vec<Result<Receipt, StepError>> {
-    let mut results = Vec::with_capacity(steps.len());
+pub fn one_by_one(steps: &[Step], mut execute: impl FnMut(&Step) -> Result<Receipt, StepError>) -> Vec<Executed> {
+    let mut all: Vec<Executed> = Vec::with_capacity(steps.len());
     for step in steps {
-        results.push(session.execute(step));
-        if results.last().is_some_and(Result::is_err) {
+        if all.last().is_some_and(|last| last.result.is_err()) {
             break;
         }
+        let since = Instant::now();
+        all.push(Executed::since(since, execute(step)));
     }
-    results
+    all
 }
 
 /// One operation on one environment, blocking.
 pub trait Session: Send {
-    /// Whether the step's effect is there.
+    /// Waits until the host has answered to [`Platform::open`], which may return before that: whoever has something else to
+    /// do meanwhile does it first.
+    ///
+    /// # Errors
+    /// When the host refuses the scope. No other method says anything else then.
+    fn ready(&mut self) -> Result<(), StepError>;
+
+    /// Whether the effects of the steps are there, one answer each.
     ///
     /// # Errors
     /// When the host can't be read.
-    fn probe(&mut self, step: &Step) -> Result<Presence, StepError>;
+    fn probe_all(&mut self, steps: &[Step]) -> Result<Vec<Presence>, StepError>;
 
-    /// Makes the step's effect. Idempotent for what is already ours. When it fails, it has undone its own half.
+    /// Makes the effects of steps, at once where the host gains by it. Idempotent for what is already ours. Of an account
+    /// and volumes the account comes first; other steps of one call do not need each other.
     ///
-    /// # Errors
-    /// [`StepError`] with the kind that fits.
-    fn execute(&mut self, step: &Step) -> Result<Receipt, StepError>;
+    /// The results are those of the steps that were begun, in their order: whatever has none was not begun, or has been
+    /// undone. A step that fails has undone its own half; the [`StepError`] has the kind that fits.
+    fn execute_all(&mut self, steps: &[Step]) -> Vec<Executed>;
 
-    /// The same of steps that do not need each other, at once where the host gains by it. The results are those of the
-    /// steps that were begun, in their order: whatever has none was not begun.
-    fn execute_all(&mut self, steps: &[Step]) -> Vec<Result<Receipt, StepError>>;
-
-    /// Takes the step's effect away and reads back that it is gone. Idempotent; `Ok` means absent.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::Stuck`] when absence could not be confirmed.
-    fn revert(&mut self, step: &Step) -> Result<(), StepError>;
+    /// Takes the effects of steps away, in the order given, and reads back that they are gone. Idempotent; `Ok` means
+    /// absent, and [`crate::ErrorKind::Stuck`] that absence could not be confirmed. Goes on after an error: there is one
+    /// result for each step.
+    fn revert_all(&mut self, steps: &[Step]) -> Vec<Result<(), StepError>>;
 
     /// Reverts whatever the platform's own record says of the environment, for one that lost its journal.
     ///
@@ -296,4 +317,38 @@ pub trait Session: Send {
     /// # Errors
     /// When the platform did not confirm.
     fn finish(self: Box<Self>) -> Result<(), StepError>;
+}
+
+/// For whoever has one step.
+impl dyn Session + '_ {
+    /// [`Session::probe_all`].
+    ///
+    /// # Errors
+    /// When the host can't be read.
+    pub fn probe(&mut self, step: &Step) -> Result<Presence, StepError> {
+        let found = self.probe_all(slice::from_ref(step))?;
+        found.into_iter().next().ok_or_else(|| no_answer(step))
+    }
+
+    /// [`Session::execute_all`].
+    ///
+    /// # Errors
+    /// [`StepError`] with the kind that fits.
+    pub fn execute(&mut self, step: &Step) -> Result<Receipt, StepError> {
+        let done = self.execute_all(slice::from_ref(step));
+        done.into_iter().next().map_or_else(|| Err(no_answer(step)), |done| done.result)
+    }
+
+    /// [`Session::revert_all`].
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Stuck`] when absence could not be confirmed.
+    pub fn revert(&mut self, step: &Step) -> Result<(), StepError> {
+        let done = self.revert_all(slice::from_ref(step));
+        done.into_iter().next().unwrap_or_else(|| Err(no_answer(step)))
+    }
+}
+
+fn no_answer(step: &Step) -> StepError {
+    StepError::failed(step.kind(), "the host said nothing about it")
 }

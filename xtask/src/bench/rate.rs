@@ -12,7 +12,7 @@ use native_driver::{AllocateRequest, Watch};
 
 use super::allocate::IDLE;
 use super::measure::turn;
-use super::node::{Image, Node, image};
+use super::node::{Image, Node, image, reap_keepers};
 use super::scratch::Scratch;
 use super::server;
 use super::table::{head, machine, row};
@@ -33,6 +33,7 @@ pub(super) fn run() -> anyhow::Result<()> {
     ];
     let mut rates: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
     let _turn = turn()?;
+    reap_keepers()?;
     let memory = Memory::watch();
     for _ in 0..ROUNDS {
         for together in [1, 2, 8, 32] {

@@ -167,7 +167,7 @@ fn foreign_things_are_refused() {
     session.execute(&account()).unwrap();
     session.finish().unwrap();
     other.dir = PathBuf::from("/var/tmp/elsewhere");
-    assert_eq!(bench.platform.open(&other).err().map(|e| e.kind), Some(ErrorKind::Foreign));
+    assert_eq!(bench.platform.open(&other).and_then(|mut s| s.ready()).err().map(|e| e.kind), Some(ErrorKind::Foreign));
     drop(io::stdin());
 }
 

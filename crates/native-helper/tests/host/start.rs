@@ -79,8 +79,8 @@ fn nonsense_is_refused_in_every_state() {
         "{\"request\":\"facts\",\"extra\":1}",
         "{\"request\":\"open\",\"scope\":{\"id\":\"root\",\"dir\":\"/\",\"isolation\":\"private\",\"uids\":[0,0]}}",
         "{\"request\":\"open\",\"scope\":{\"id\":\"fish-../..\",\"dir\":\"/\",\"isolation\":\"private\",\"uids\":[0,0]}}",
-        "{\"request\":\"execute\",\"step\":{\"step\":\"account\",\"groups\":[\"-o\"],\"kind\":\"real\"}}",
-        "{\"request\":\"execute\",\"step\":{\"step\":\"account\",\"groups\":[],\"kind\":\"real\"",
+        "{\"request\":\"execute\",\"steps\":[{\"step\":\"account\",\"groups\":[\"-o\"],\"kind\":\"real\"}]}",
+        "{\"request\":\"execute\",\"steps\":[{\"step\":\"account\",\"groups\":[],\"kind\":\"real\"",
         "\u{1F41F}\0\u{7}",
     ]
     .iter()

@@ -101,6 +101,12 @@ pub(crate) fn loop_name(device: BorrowedFd<'_>) -> io::Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&info.file_name[..end]).into_owned()))
 }
 
+/// Begins to write out what a file has, without waiting for it.
+pub(crate) fn begin_write_out(file: BorrowedFd<'_>) {
+    // SAFETY: integers only. Where it can't be begun early it is done later.
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// Puts an end to a mounted file system: from now on whoever has a file of it open gets EIO. ext4, xfs and f2fs know it.
 /// `keep` writes out what it has first; else nothing more reaches the disk.
 pub(crate) fn shut_down(directory: BorrowedFd<'_>, keep: bool) -> io::Result<()> {

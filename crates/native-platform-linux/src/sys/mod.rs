@@ -14,7 +14,8 @@ use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::Pid;
 
 pub(crate) use disks::{
-    clear_fixed, handle_of, loop_clear, loop_configure, loop_get_free, loop_name, open_by_handle, shut_down,
+    begin_write_out, clear_fixed, handle_of, loop_clear, loop_configure, loop_get_free, loop_name, open_by_handle,
+    shut_down,
 };
 pub(crate) use keys::{keyring_join_new, keyring_persistent_remove, keyrings_remove};
 
