@@ -104,24 +104,25 @@ pub const USER_DELETE: CommandSpec = CommandSpec {
     ..CommandSpec::PLAIN
 };
 
+/// What both makers of ext4 begin with.
+const EXT4_HEAD: &[Arg] = texts!["-F", "-q", "-b", "4096", "-m", "0", "-O"];
+
 /// Makes an ext4 file system. `^resize_inode` saves 4 MB of writes, the lazy options leave the rest to the
 /// kernel, which is told not to do it either (`noinit_itable`): the disk lives as long as one job.
 pub const MAKE_EXT4: CommandSpec = CommandSpec {
     id: "make-ext4",
     tool: "mkfs.ext4",
-    args: &[
-        &[T("-F")],
-        &[T("-q")],
-        &[T("-b")],
-        &[T("4096")],
-        &[T("-m")],
-        &[T("0")],
-        &[T("-O")],
+    args: EXT4_HEAD,
+    tail: &[
         &[T("^resize_inode")],
         &[T("-E")],
         &[T("nodiscard,lazy_itable_init=1,lazy_journal_init=1,packed_meta_blocks=1")],
+        &[T("-J")],
+        &[T("size="), S(Slot::Number)],
+        &[T("-L")],
+        &[S(Slot::Word)],
+        &[S(Slot::Path)],
     ],
-    tail: &[&[T("-J")], &[T("size="), S(Slot::Number)], &[T("-L")], &[S(Slot::Word)], &[S(Slot::Path)]],
     what: "make the file system of a disk, in an image file that is open already",
     ..MAKE
 };
@@ -130,18 +131,16 @@ pub const MAKE_EXT4: CommandSpec = CommandSpec {
 /// will ever repair it from (two thirds of the blocks of a disk of 10 GB).
 pub const MAKE_TEMPLATE: CommandSpec = CommandSpec {
     id: "make-template",
-    args: &[
-        &[T("-F")],
-        &[T("-q")],
-        &[T("-b")],
-        &[T("4096")],
-        &[T("-m")],
-        &[T("0")],
-        &[T("-O")],
+    tail: &[
         &[T("^resize_inode,sparse_super2")],
         &[T("-E")],
         &[T("nodiscard,lazy_itable_init=1,lazy_journal_init=1,packed_meta_blocks=1,num_backup_sb=0")],
         &[T("-d")],
+        &[S(Slot::Path)],
+        &[T("-J")],
+        &[T("size="), S(Slot::Number)],
+        &[T("-L")],
+        &[S(Slot::Word)],
         &[S(Slot::Path)],
     ],
     what: "make the file system that disks of one size are copies of, with their first, empty directories in it",
