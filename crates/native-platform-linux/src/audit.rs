@@ -17,7 +17,7 @@ use crate::leftovers::{self, Search};
 use crate::places::{Age, Places};
 use crate::session::LinuxPlatform;
 use crate::store::{Record, Store, StoreError};
-use crate::{layout, pins, proc};
+use crate::{bystanders, layout, pins, proc};
 
 /// A record of an environment that is not alive.
 pub(crate) const RECORD: &str = "record";
@@ -60,6 +60,7 @@ pub(crate) fn environment(
         record,
         owns: &owns,
         places: &places,
+        bystanders: &bystanders::of(&platform.store(StepKind::Audit)?, &scope.id),
         patient: true,
         devices: OnceCell::new(),
     };

@@ -120,6 +120,21 @@ impl Trees {
         found
     }
 
+    /// The workloads that have many processes, and these.
+    pub(crate) fn crowds(&self) -> Vec<(EnvironmentId, Vec<i32>)> {
+        /// Fewer are read sooner than it is found out whose they are.
+        const MANY: usize = 32;
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.unified.join(OURS)).into_iter().flatten().flatten() {
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let pids = self.of(&id).work_pids();
+            if pids.len() >= MANY {
+                found.push((id, pids));
+            }
+        }
+        found
+    }
+
     /// The groups of one environment.
     pub(crate) fn of(&self, id: &EnvironmentId) -> Groups {
         Groups { trees: self.clone(), id: id.clone() }

@@ -37,6 +37,7 @@
 
 mod account;
 mod audit;
+mod bystanders;
 mod cgroup;
 mod checks;
 pub mod commands;

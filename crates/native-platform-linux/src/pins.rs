@@ -162,7 +162,10 @@ pub(crate) fn in_namespace_of_its_own(
 }
 
 /// Runs something in a child and returns what it says.
-fn from_child(run: impl FnOnce() -> io::Result<String>) -> io::Result<String> {
+///
+/// # Errors
+/// When there can be no child, and what its work ended with.
+pub(crate) fn from_child(run: impl FnOnce() -> io::Result<String>) -> io::Result<String> {
     let (read, write) = nix::unistd::pipe()?;
     match sys::fork()? {
         Forked::Child => {

@@ -98,12 +98,20 @@ fn parse_process(pid: i32, status: &str) -> Option<Process> {
 /// # Errors
 /// When `/proc` can't be listed.
 pub(crate) fn processes(wanted: &dyn Fn(&Process) -> bool) -> io::Result<Vec<Process>> {
+    processes_but(&[], wanted)
+}
+
+/// The same without some, which are in order.
+///
+/// # Errors
+/// When `/proc` can't be listed.
+pub(crate) fn processes_but(bystanders: &[i32], wanted: &dyn Fn(&Process) -> bool) -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
     let mut status = vec![0; 4096];
     let kernels = kernel_threads();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
-        if kernels.binary_search(&pid).is_ok() && has_no_program(pid) {
+        if bystanders.binary_search(&pid).is_ok() || kernels.binary_search(&pid).is_ok() && has_no_program(pid) {
             continue;
         }
         // A process that ended in this moment is not there to be read.

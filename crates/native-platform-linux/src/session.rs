@@ -29,7 +29,7 @@ use crate::layout::Paths;
 use crate::leftovers::{self, Found, Search};
 use crate::store::{Record, Store};
 use crate::sys::{self, Forked};
-use crate::{account, audit, checks, discard, enter, kill, layers, observe, proc, volume};
+use crate::{account, audit, bystanders, checks, discard, enter, kill, layers, observe, proc, volume};
 
 /// How long the kernel may take to end killed processes.
 const KILL: Duration = Duration::from_secs(10);
@@ -359,7 +359,9 @@ impl LinuxSession {
     /// Whether no process of the account lives, and it has left nothing in places that are not its own.
     fn look(&self, record: &Record) -> Result<bool, StepError> {
         let failed = |e: std::io::Error| StepError::stuck(StepKind::Workload, format!("look for what is left: {e}"));
-        Ok(proc::processes_of(record.uid).map_err(failed)?.is_empty()
+        let bystanders = bystanders::of(&self.store, &self.scope.id);
+        let is_left = |p: &proc::Process| !p.zombie && p.uids.contains(&record.uid);
+        Ok(proc::processes_but(&bystanders, &is_left).map_err(failed)?.is_empty()
             && self
                 .searched(record, |search| Ok(leftovers::removable(search)?.iter().all(Found::is_keys)))
                 .map_err(failed)?)
@@ -381,7 +383,7 @@ impl LinuxSession {
         let (paths, id) = (&self.platform.paths, Some(&self.scope.id));
         // Keys go with the account.
         let (record, devices) = (Some(record), OnceCell::new());
-        run(&Search { paths, id, record, owns: &owns, places: &places, patient: false, devices })
+        run(&Search { paths, id, record, owns: &owns, places: &places, bystanders: &[], patient: false, devices })
     }
 
     fn revert_step(&mut self, step: &Step) -> Result<(), StepError> {

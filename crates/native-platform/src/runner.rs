@@ -13,6 +13,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -47,7 +49,7 @@ impl Invocation {
 }
 
 /// How a tool ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ended {
     /// With this exit code.
     Code(i32),
@@ -74,7 +76,7 @@ impl From<ExitStatus> for Ended {
 }
 
 /// What a tool said.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Output {
     /// How it ended.
     pub ended: Ended,

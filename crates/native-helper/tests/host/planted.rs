@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use native_config::{AccountKind, Isolation};
 use native_platform::{
-    AccountStep, Backing, ErrorKind, LayersStep, Leak, Platform, Receipt, Step, VolumeName, WorkloadStep,
+    AccountStep, Backing, ErrorKind, LayersStep, Leak, Platform, Receipt, Scope, Step, VolumeName, WorkloadStep,
 };
 use native_platform_linux::leftovers::ROWS;
 use native_platform_linux::store::Store;
@@ -366,6 +366,29 @@ fn a_process_without_its_first_thread_is_found_and_killed() {
     session.purge().unwrap();
     assert_eq!(session.audit().unwrap(), []);
     session.finish().unwrap();
+}
+
+/// The processes of a crowd are passed over when another account's are searched for; that one's are not.
+#[test]
+fn a_process_is_found_beside_a_crowd() {
+    let Some(crowd) = Bench::new("fish-plancr") else { return };
+    let script = "#!/bin/sh\nfor n in $(seq 60); do sleep 600 & done\necho crowded\nwait\n";
+    let mut session = crowd.session();
+    furnish(&mut *session, vec![crowd.layer("base", &[("init.sh", script)])]);
+    session.execute(&Step::Workload(workload("./init.sh"))).unwrap();
+    session.finish().unwrap();
+    shell(&format!("until grep -q crowded {}/log; do sleep 0.02; done", crowd.scope.dir.display()));
+    // No second one: the suite's turn on the host is this test's already.
+    let scope = Scope { id: "fish-planbc".parse().unwrap(), dir: crowd.scope.dir.join("other"), ..crowd.scope.clone() };
+    fs::create_dir(&scope.dir).unwrap();
+    let mut session = crowd.platform.open(&scope).unwrap();
+    let Receipt::Account { uid, .. } = session.execute(&account()).unwrap() else { panic!("no account") };
+    shell_as(uid, "", "setsid sleep 600 </dev/null >/dev/null 2>&1 &");
+    assert!(kinds(&session.audit().unwrap()).contains(&"process"));
+    session.purge().unwrap();
+    assert_eq!(session.audit().unwrap(), []);
+    session.finish().unwrap();
+    assert!(crowd.session().observe().unwrap().running, "the crowd was spared");
 }
 
 /// Furnished and running, an environment is found as what it is, not as anything that was planted.

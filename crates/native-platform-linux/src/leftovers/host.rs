@@ -33,7 +33,7 @@ fn text(file: &str) -> io::Result<String> {
 }
 
 pub(super) fn processes(search: &Search<'_>) -> io::Result<Vec<Found>> {
-    let ours = proc::processes(&|process| search.is_process(process))?;
+    let ours = proc::processes_but(search.bystanders, &|process| search.is_process(process))?;
     let found = ours.into_iter().map(|process| {
         let uid = process.uids.iter().copied().find(|uid| (search.owns)(*uid));
         let thing = uid.or(search.record.map(|r| r.uid)).map_or(Thing::Alarm, Thing::Process);

@@ -39,6 +39,8 @@ pub(crate) struct Search<'a> {
     pub(crate) owns: &'a dyn Fn(u32) -> bool,
     /// Where an account of the host can write.
     pub(crate) places: &'a Places,
+    /// Processes that are certainly not the account's, in order.
+    pub(crate) bystanders: &'a [i32],
     /// Whether to wait for what the kernel takes away by itself in a moment.
     pub(crate) patient: bool,
     /// The environment's loop devices, once they were looked for.
@@ -48,7 +50,7 @@ pub(crate) struct Search<'a> {
 impl<'a> Search<'a> {
     /// A search for what these uids left and no record speaks of.
     pub(crate) fn without_record(paths: &'a Paths, owns: &'a dyn Fn(u32) -> bool, places: &'a Places) -> Self {
-        Self { paths, id: None, record: None, owns, places, patient: true, devices: OnceCell::new() }
+        Self { paths, id: None, record: None, owns, places, bystanders: &[], patient: true, devices: OnceCell::new() }
     }
 
     /// Whether the name is the account's.
