@@ -34,6 +34,8 @@ use crate::sys::{self, Forked};
 
 /// The version of the `status` document.
 const VERSION: u32 = 1;
+/// After which time those that are still there are killed again. Before Linux 5.14, one by one, some may be new.
+const KILL_AGAIN: Duration = Duration::from_millis(10);
 /// How long a keeper may take to write down the last of what was printed.
 const RETIRE: Duration = Duration::from_secs(2);
 /// What the workload prints, in the environment's directory.
@@ -284,10 +286,16 @@ pub(crate) fn stop_workload(groups: &Groups, grace: Duration, meanwhile: &mut dy
     let file = groups.work().join("cgroup.kill");
     // A single process is gone in a fraction of a millisecond, half a thousand in some fifty.
     let mut wait = Duration::from_micros(100);
+    // The kernel kills what is being forked too: to ask again is for what nobody has thought of, and takes its time with
+    // half a thousand.
+    let mut ask = Instant::now();
     while groups.working() {
-        if std::fs::write(&file, "1").is_err() {
-            for pid in groups.work_pids() {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        if Instant::now() >= ask {
+            ask = Instant::now() + KILL_AGAIN;
+            if std::fs::write(&file, "1").is_err() {
+                for pid in groups.work_pids() {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
             }
         }
         meanwhile();

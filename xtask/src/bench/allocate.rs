@@ -6,7 +6,7 @@ use anyhow::Context;
 use native_config::AccountKind;
 
 use super::measure::turn;
-use super::node::{Image, Node, image, reap_keepers};
+use super::node::{Image, Node, image};
 use super::scratch::{Scratch, text};
 use super::server;
 use super::steps::Steps;
@@ -44,7 +44,6 @@ pub(super) fn run() -> anyhow::Result<()> {
     let real = Node::new(&scratch, AccountKind::Real, |_| {})?;
     let ephemeral = Node::new(&scratch, AccountKind::Ephemeral, |_| {})?;
     let _turn = turn()?;
-    reap_keepers()?;
     for (_, image) in &images {
         for node in [&real, &ephemeral] {
             node.deallocate(&node.allocate(&image.definition)?.0.identifier)?;

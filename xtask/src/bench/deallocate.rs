@@ -8,7 +8,7 @@ use native_config::AccountKind;
 
 use super::allocate::IDLE;
 use super::measure::turn;
-use super::node::{Image, Node, image, reap_keepers};
+use super::node::{Image, Node, image};
 use super::scratch::Scratch;
 use super::server;
 use super::steps::Steps;
@@ -61,7 +61,6 @@ pub(super) fn run() -> anyhow::Result<()> {
     let ephemeral = Node::new(&scratch, AccountKind::Ephemeral, change)?;
 
     let _turn = turn()?;
-    reap_keepers()?;
     let (mut go, mut go_deaf, mut real_idle) = (Times::default(), Times::default(), Times::default());
     let mut idles: Vec<Times> = workloads.iter().map(|_| Times::default()).collect();
     let mut others = idles.clone();
