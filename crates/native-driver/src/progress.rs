@@ -141,10 +141,12 @@ impl Watch {
         Self { sink: Arc::clone(&self.sink), cancel: self.cancel.child_token() }
     }
 
-    /// Begins a phase.
+    /// Begins a phase, which is a [`tracing`] span too, from now until the phase has ended, well or not. It is not entered:
+    /// a phase may wait on several threads.
     pub(crate) fn phase(&self, phase: Phase) -> Running<'_> {
         self.emit(Progress::Started(phase));
-        Running { watch: self, phase, since: Instant::now() }
+        let span = tracing::info_span!("phase", name = %phase);
+        Running { watch: self, phase, since: Instant::now(), _span: span }
     }
 }
 
@@ -153,6 +155,7 @@ pub(crate) struct Running<'a> {
     watch: &'a Watch,
     phase: Phase,
     since: Instant,
+    _span: tracing::Span,
 }
 
 impl Running<'_> {
@@ -172,4 +175,49 @@ impl Running<'_> {
 /// Whole milliseconds, without wrapping.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    use super::*;
+
+    /// Writes down which spans begin and end.
+    #[derive(Default)]
+    struct Spans(Arc<Mutex<Vec<String>>>);
+
+    impl Subscriber for Spans {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, span: &Attributes<'_>) -> Id {
+            self.0.lock().unwrap().push(format!("{} {}", span.metadata().name(), span.values()));
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+        fn try_close(&self, _: Id) -> bool {
+            self.0.lock().unwrap().push("end".to_owned());
+            true
+        }
+    }
+
+    #[test]
+    fn a_phase_is_a_span_until_it_ends() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        tracing::subscriber::with_default(Spans(Arc::clone(&seen)), || {
+            let watch = Watch::quiet();
+            let running = watch.phase(Phase::Volumes);
+            seen.lock().unwrap().push("at work".to_owned());
+            running.done();
+        });
+        assert_eq!(*seen.lock().unwrap(), ["phase {name: volumes}", "at work", "end"]);
+    }
 }
