@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use native_platform::{
-    ErrorKind, Executed, Leak, Platform, Presence, Receipt, Scope, Session, Step, StepError, StepKind,
+    ErrorKind, Executed, Leak, Platform, Presence, Receipt, Scope, Session, Step, StepError, no_answer,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -36,8 +36,6 @@ pub(crate) struct Operation {
     /// `None` for an environment that lost its journal: then the platform's own record is what is reverted.
     pub(crate) journal: Option<Journal>,
     session: Option<Box<dyn Session>>,
-    /// Whether the host has answered to the beginning of the session.
-    is_ready: bool,
 }
 
 impl Operation {
@@ -49,7 +47,7 @@ impl Operation {
         scope: Scope,
         journal: Option<Journal>,
     ) -> Self {
-        Self { store, platform, images, held, scope, journal, session: None, is_ready: false }
+        Self { store, platform, images, held, scope, journal, session: None }
     }
 
     /// Writes the journal down.
@@ -72,27 +70,18 @@ impl Operation {
     /// Begins a session without waiting for the host's answer.
     pub(crate) fn open(&mut self) -> Result<(), StepError> {
         if self.session.is_none() {
-            (self.session, self.is_ready) = (Some(self.platform.open(&self.scope)?), false);
+            self.session = Some(self.platform.open(&self.scope)?);
         }
         Ok(())
     }
 
     fn session(&mut self) -> Result<&mut dyn Session, StepError> {
-        self.open()?;
-        let Some(session) = &mut self.session else {
-            return Err(StepError::failed(StepKind::Platform, "there is no session"));
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => self.platform.open(&self.scope)?,
         };
-        if !self.is_ready
-            && let Err(error) = session.ready()
-        {
-            self.session = None;
-            return Err(error);
-        }
-        self.is_ready = true;
-        match &mut self.session {
-            Some(session) => Ok(session.as_mut()),
-            None => Err(StepError::failed(StepKind::Platform, "there is no session")),
-        }
+        session.ready()?;
+        Ok(self.session.insert(session).as_mut())
     }
 
     fn records(&mut self) -> &mut [Record] {
@@ -155,10 +144,11 @@ impl Operation {
         let running = phases.map(|phase| steps.iter().any(|s| phase_of(s) == phase).then(|| watch.phase(phase)));
         let refused = |error| vec![Executed { result: Err(error), ms: 0 }];
         let results = self.session().map_or_else(refused, |s| s.execute_all(&steps));
-        let (mut failed, mut times) = (None, [0; N]);
+        // What was not begun, because of nothing that is told, is not made either.
+        let mut failed = steps.get(results.len()).filter(|_| results.iter().all(|r| r.result.is_ok())).map(no_answer);
+        let mut times = [0; N];
         for ((n, step), done) in numbers.into_iter().zip(&steps).zip(results) {
-            let phase = phases.iter().position(|phase| *phase == phase_of(step));
-            if let Some(time) = phase.and_then(|phase| times.get_mut(phase)) {
+            for (time, _) in times.iter_mut().zip(phases).filter(|(_, phase)| *phase == phase_of(step)) {
                 *time = done.ms.max(*time);
             }
             match done.result {
@@ -180,7 +170,11 @@ impl Operation {
             self.stop_here();
             return Err(error.into());
         }
-        running.into_iter().zip(times).for_each(|(running, ms)| running.into_iter().for_each(|r| r.done_in(ms)));
+        for (running, ms) in running.into_iter().zip(times) {
+            if let Some(running) = running {
+                running.done_in(ms);
+            }
+        }
         Ok(times)
     }
 
@@ -331,16 +325,12 @@ impl Operation {
         let running = watch.phase(phase);
         let reverted = self.session().map(|s| s.revert_all(&steps));
         let ms = running.done();
-        for (at, n) in numbers.into_iter().enumerate() {
+        for (at, (n, step)) in numbers.into_iter().zip(&steps).enumerate() {
             let result = match &reverted {
-                Ok(results) => results.get(at).cloned(),
-                Err(error) => Some(Err(error.clone())),
+                Ok(results) => results.get(at).cloned().unwrap_or_else(|| Err(no_answer(step))),
+                Err(error) => Err(error.clone()),
             };
-            let state = match result {
-                Some(Ok(())) => State::Gone,
-                Some(Err(error)) => State::Stuck { what: error.message, hint: error.hint },
-                None => State::Stuck { what: "the host said nothing about it".to_owned(), hint: None },
-            };
+            let state = result.map_or_else(|e| State::Stuck { what: e.message, hint: e.hint }, |()| State::Gone);
             self.set(n, state);
         }
         ms

@@ -216,14 +216,7 @@ impl FsStore {
         Ok(Some(Text { name, text }))
     }
 
-    fn replace(
-        &self,
-        held: &Held,
-        name: &str,
-        text: &[u8],
-        sync: fn(&File) -> io::Result<()>,
-        put: fn(&Path, &Path) -> io::Result<()>,
-    ) -> Result<(), JournalError> {
+    fn replace(&self, held: &Held, name: &str, text: &[u8], on_disk: bool) -> Result<(), JournalError> {
         let dir = self.dir(&held.id);
         let (path, temp) = (dir.join(name), dir.join(TEMP));
         // Only the lock's holder writes here, so the temporary name needs no randomness; what an earlier
@@ -232,8 +225,13 @@ impl FsStore {
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(no_follow());
         let mut file = options.open(&temp).map_err(at("create", &temp))?;
         file.write_all(text).map_err(at("write", &temp))?;
-        sync(&file).map_err(at("sync", &temp))?;
-        put(&temp, &path).map_err(at("replace", &path))
+        let put = if on_disk {
+            file.sync_all().map_err(at("sync", &temp))?;
+            fs::rename(&temp, &path)
+        } else {
+            Self::put_in_place(&temp, &path)
+        };
+        put.map_err(at("replace", &path))
     }
 
     /// Gives a file that need not be on disk the name of another one, in one step, and removes that.
@@ -357,7 +355,7 @@ impl Store for FsStore {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at("remove", &note)(e)),
             _ => {}
         }
-        self.replace(held, JOURNAL, text, File::sync_all, |from, to| fs::rename(from, to))?;
+        self.replace(held, JOURNAL, text, true)?;
         Self::sync_dir(&dir)?;
         if held.is_new.load(Ordering::Relaxed) {
             Self::sync_dir(&self.root)?;
@@ -370,7 +368,7 @@ impl Store for FsStore {
 
     fn note(&self, held: &Held, text: &[u8]) -> Result<(), JournalError> {
         let name = if held.is_new.load(Ordering::Relaxed) { CLAIM } else { NOTE };
-        self.replace(held, name, text, |_| Ok(()), Self::put_in_place)
+        self.replace(held, name, text, false)
     }
 
     fn remove(&self, held: Held) -> Result<(), JournalError> {

@@ -5,9 +5,9 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use native_config::{AccountKind, EnvironmentId, GroupName, GroupStanding};
+use native_config::{EnvironmentId, GroupName, GroupStanding};
 use native_platform::command::{CommandSpec, Means};
 use native_platform::{AccountStep, Ended, ErrorKind, Output, Presence, StepError, StepKind};
 use nix::mount::{MsFlags, mount};
@@ -76,7 +76,7 @@ pub(crate) fn announce(store: &Store, record: &Record, home: &Path) -> Result<()
         .map_err(|e| failed(format!("create the mount point {}: {e}", home.display())))
 }
 
-/// Puts an account that was announced into the host's user database, if it is to be there.
+/// Puts a real account that was announced into the host's user database.
 pub(crate) fn add(
     tools: &Tools,
     store: &Store,
@@ -85,9 +85,6 @@ pub(crate) fn add(
     home: &Path,
 ) -> Result<(), StepError> {
     let id = &record.scope.id;
-    if step.kind == AccountKind::Ephemeral {
-        return Ok(());
-    }
     let (uid, gid) = (record.uid.to_string(), record.gid.to_string());
     let (min, max) = (record.scope.uids.0.to_string(), record.scope.uids.1.to_string());
     let home = home.to_string_lossy();
@@ -115,15 +112,8 @@ pub(crate) fn delete(tools: &Tools, store: &Store, record: &Record, home: &Path)
     let id = &record.scope.id;
     kill::clear_keyrings(record.uid)?;
     if record.real && user(id.as_ref())?.is_some() {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        loop {
-            let output = database(store, &USER_DELETE, || delete_user(tools, id));
-            match output {
-                Ok(()) => break,
-                Err(e) if e.kind == ErrorKind::Stuck && Instant::now() < deadline => kill::sweep(record.uid)?,
-                Err(e) => return Err(StepError { kind: ErrorKind::Stuck, ..e }),
-            }
-        }
+        database(store, &USER_DELETE, || delete_user(tools, id))
+            .map_err(|e| StepError { kind: ErrorKind::Stuck, ..e })?;
     }
     match fs::remove_dir(home) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {

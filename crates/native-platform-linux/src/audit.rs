@@ -54,13 +54,15 @@ pub(crate) fn environment(
     let places = places(platform, scope.isolation)?;
     let owns = |uid| record.is_some_and(|r| r.uid == uid);
     let id = Some(&scope.id);
+    let store = platform.store(StepKind::Audit)?;
+    let bystanders = Trees::find().map(|trees| bystanders::of(&trees, &store, &scope.id)).unwrap_or_default();
     let search = Search {
         paths: &platform.paths,
         id,
         record,
         owns: &owns,
         places: &places,
-        bystanders: &bystanders::of(&platform.store(StepKind::Audit)?, &scope.id),
+        bystanders: &bystanders,
         patient: true,
         devices: OnceCell::new(),
     };
@@ -164,12 +166,7 @@ pub(crate) fn sweep(platform: &LinuxPlatform) -> Result<(), StepError> {
             _ => {}
         }
     }
-    with_orphans(platform, &store, |search| {
-        let found = leftovers::removable(search).map_err(failed("search for leftovers"))?;
-        // What can't be removed is the audit's to tell.
-        found.iter().for_each(|found| drop(found.remove(search)));
-        Ok(())
-    })?;
+    with_orphans(platform, &store, |search| leftovers::clean(search).map_err(failed("remove leftovers")))?;
     let places = Places::load(&platform.paths, Age::Any).map_err(of_store)?;
     let is_clean = |uid: u32| {
         let owns = |other| other == uid;

@@ -12,10 +12,9 @@ use crate::cgroup::Trees;
 use crate::store::Store;
 
 /// The processes of this kind, beside those of `id`, in order.
-pub(crate) fn of(store: &Store, id: &EnvironmentId) -> Vec<i32> {
-    let crowds = Trees::find().map(|trees| trees.crowds()).unwrap_or_default();
+pub(crate) fn of(trees: &Trees, store: &Store, id: &EnvironmentId) -> Vec<i32> {
     let keeps_ids = |id: &EnvironmentId| matches!(store.record(id), Ok(Some(record)) if !record.allow_setuid);
-    let others = crowds.into_iter().filter(|(other, _)| other != id && keeps_ids(other));
+    let others = trees.crowds().into_iter().filter(|(other, _)| other != id && keeps_ids(other));
     let mut pids: Vec<i32> = others.flat_map(|(_, pids)| pids).collect();
     pids.sort_unstable();
     pids

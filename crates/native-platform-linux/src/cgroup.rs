@@ -142,6 +142,10 @@ impl Trees {
 }
 
 impl Groups {
+    pub(crate) fn trees(&self) -> &Trees {
+        &self.trees
+    }
+
     fn base(&self) -> PathBuf {
         self.trees.unified.join(OURS).join(self.id.as_ref())
     }

@@ -37,13 +37,13 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
 /// Replaces a document, on disk when this returns.
 pub(crate) fn write<T: Serialize>(path: &Path, document: &T) -> Result<(), StoreError> {
     let dir = path.parent().unwrap_or(path);
-    put(path, document, File::sync_all, |from, to| fs::rename(from, to))?;
+    put(path, document, true)?;
     File::open(dir).and_then(|d| d.sync_all()).map_err(StoreError::io(dir))
 }
 
 /// Replaces a document for other processes to see.
 pub(crate) fn replace<T: Serialize>(path: &Path, document: &T) -> Result<(), StoreError> {
-    put(path, document, |_| Ok(()), |from, to| Ok(put_in_place((AT_FDCWD, from), (AT_FDCWD, to))?))
+    put(path, document, false)
 }
 
 /// Gives a file that need not be on disk the name of another one, in one step, and removes that.
@@ -61,19 +61,17 @@ pub(crate) fn put_in_place<F: AsFd, P: NixPath + ?Sized, Q: NixPath + ?Sized>(
     }
 }
 
-fn put<T: Serialize>(
-    path: &Path,
-    document: &T,
-    sync: fn(&File) -> io::Result<()>,
-    name: fn(&Path, &Path) -> io::Result<()>,
-) -> Result<(), StoreError> {
+fn put<T: Serialize>(path: &Path, document: &T, on_disk: bool) -> Result<(), StoreError> {
     let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
     let text = serde_json::to_vec(document).map_err(|source| StoreError::Damaged { path: path.to_owned(), source })?;
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(&text)?;
-        sync(&file)?;
-        name(&temporary, path)
+        if on_disk {
+            file.sync_all()?;
+            return fs::rename(&temporary, path);
+        }
+        Ok(put_in_place((AT_FDCWD, temporary.as_path()), (AT_FDCWD, path))?)
     })();
     written.map_err(|source| {
         // Not there, or not to be had: the first error is the one to tell.

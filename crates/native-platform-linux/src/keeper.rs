@@ -34,7 +34,7 @@ use crate::sys::{self, Forked};
 
 /// The version of the `status` document.
 const VERSION: u32 = 1;
-/// After which time those that are still there are killed again. Before Linux 5.14, one by one, some may be new.
+/// After which time the kernel is asked again to kill what is still there.
 const KILL_AGAIN: Duration = Duration::from_millis(10);
 /// How long a keeper may take to write down the last of what was printed.
 const RETIRE: Duration = Duration::from_secs(2);
@@ -286,13 +286,14 @@ pub(crate) fn stop_workload(groups: &Groups, grace: Duration, meanwhile: &mut dy
     let file = groups.work().join("cgroup.kill");
     // A single process is gone in a fraction of a millisecond, half a thousand in some fifty.
     let mut wait = Duration::from_micros(100);
-    // The kernel kills what is being forked too: to ask again is for what nobody has thought of, and takes its time with
-    // half a thousand.
-    let mut ask = Instant::now();
+    let mut again = None;
     while groups.working() {
-        if Instant::now() >= ask {
-            ask = Instant::now() + KILL_AGAIN;
-            if std::fs::write(&file, "1").is_err() {
+        if again.is_none_or(|at| Instant::now() >= at) {
+            // The kernel kills what is being forked too: to ask again takes its time with half a thousand. Before Linux 5.14
+            // they are killed one by one, and some are new each time.
+            if std::fs::write(&file, "1").is_ok() {
+                again = Some(Instant::now() + KILL_AGAIN);
+            } else {
                 for pid in groups.work_pids() {
                     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                 }

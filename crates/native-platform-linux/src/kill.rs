@@ -28,7 +28,7 @@ pub(crate) fn sweep(uid: u32) -> Result<(), StepError> {
     let stuck = |what: String| StepError::stuck(StepKind::Workload, what);
     let deadline = Instant::now() + SWEEP;
     loop {
-        let left = proc::processes_of(uid).map_err(|e| stuck(format!("list processes: {e}")))?;
+        let left = proc::processes_of(uid, &[]).map_err(|e| stuck(format!("list processes: {e}")))?;
         if left.is_empty() {
             return Ok(());
         }
@@ -64,7 +64,7 @@ fn thaw(pid: i32, uid: u32) {
     let Some(tree) = mounts.iter().find(is_freezer) else { return };
     let dir = tree.point.join(group.trim_start_matches('/'));
     let members = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    let Ok(ours) = proc::processes_of(uid) else { return };
+    let Ok(ours) = proc::processes_of(uid, &[]) else { return };
     if members.lines().filter_map(|l| l.parse().ok()).all(|pid: i32| ours.iter().any(|p| p.pid == pid)) {
         drop(fs::write(dir.join("freezer.state"), "THAWED"));
     }

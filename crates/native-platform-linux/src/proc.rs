@@ -159,12 +159,13 @@ fn read_into<'a>(buffer: &'a mut Vec<u8>, path: &str) -> io::Result<Cow<'a, str>
     }
 }
 
-/// Every process of the host that lives (a zombie does not) and has `uid` in any column.
+/// Every process of the host that lives (a zombie does not) and has `uid` in any column, but for bystanders, which are in
+/// order.
 ///
 /// # Errors
 /// When `/proc` can't be listed.
-pub(crate) fn processes_of(uid: u32) -> io::Result<Vec<Process>> {
-    processes(&|p| !p.zombie && p.uids.contains(&uid))
+pub(crate) fn processes_of(uid: u32, bystanders: &[i32]) -> io::Result<Vec<Process>> {
+    processes_but(bystanders, &|p| !p.zombie && p.uids.contains(&uid))
 }
 
 /// The identity of a process; `None` if there is no such process, or only its zombie.

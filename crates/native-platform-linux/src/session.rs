@@ -26,7 +26,7 @@ use crate::commands::Tools;
 use crate::init::Report;
 use crate::keeper::{self, Keeper};
 use crate::layout::Paths;
-use crate::leftovers::{self, Found, Search};
+use crate::leftovers::{self, Search};
 use crate::store::{Record, Store};
 use crate::sys::{self, Forked};
 use crate::{account, audit, bystanders, checks, discard, enter, kill, layers, observe, proc, volume};
@@ -332,14 +332,14 @@ impl LinuxSession {
         }
         // While the kernel takes the namespaces down: only looked, because nothing forks beside threads. What is left runs as
         // the account's user, the keeper and the first process do not.
-        let left = self.record.as_ref().map(|record| self.look(record)).transpose();
+        let quiet = self.record.as_ref().map(|record| self.is_quiet(&groups, record)).transpose();
         if let Some(going) = going {
             going.wait();
         }
-        if let (Some(record), Some(is_quiet)) = (&self.record, left?) {
+        if let (Some(record), Some(is_quiet)) = (&self.record, quiet.map_err(stuck)?) {
             if !is_quiet {
                 kill::sweep(record.uid)?;
-                self.clean(record).map_err(stuck)?;
+                self.searched(record, leftovers::clean).map_err(stuck)?;
             }
             leftovers::await_logind(record.uid);
         }
@@ -357,23 +357,10 @@ impl LinuxSession {
     }
 
     /// Whether no process of the account lives, and it has left nothing in places that are not its own.
-    fn look(&self, record: &Record) -> Result<bool, StepError> {
-        let failed = |e: std::io::Error| StepError::stuck(StepKind::Workload, format!("look for what is left: {e}"));
-        let bystanders = bystanders::of(&self.store, &self.scope.id);
-        let is_left = |p: &proc::Process| !p.zombie && p.uids.contains(&record.uid);
-        Ok(proc::processes_but(&bystanders, &is_left).map_err(failed)?.is_empty()
-            && self
-                .searched(record, |search| Ok(leftovers::removable(search)?.iter().all(Found::is_keys)))
-                .map_err(failed)?)
-    }
-
-    /// Removes what the account has left in places that are not its own.
-    fn clean(&self, record: &Record) -> std::io::Result<()> {
-        self.searched(record, |search| {
-            // What can't be removed is the audit's to tell.
-            leftovers::removable(search)?.iter().for_each(|found| drop(found.remove(search)));
-            Ok(())
-        })
+    fn is_quiet(&self, groups: &Groups, record: &Record) -> std::io::Result<bool> {
+        let bystanders = bystanders::of(groups.trees(), &self.store, &self.scope.id);
+        let is_alone = proc::processes_of(record.uid, &bystanders)?.is_empty();
+        Ok(is_alone && self.searched(record, leftovers::is_clean)?)
     }
 
     fn searched<T>(&self, record: &Record, run: impl FnOnce(&Search<'_>) -> std::io::Result<T>) -> std::io::Result<T> {

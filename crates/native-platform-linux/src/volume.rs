@@ -38,9 +38,6 @@ const UNTIE: Duration = Duration::from_secs(10);
 /// After which time one that is still there is taken to be kept by somebody.
 const PINNED: Duration = Duration::from_secs(2);
 
-/// The file system of a volume whose label does not name one.
-const USUAL: &str = "ext4";
-
 /// No file system fits into less, in bytes.
 const LEAST: u64 = 16 << 20;
 
@@ -82,7 +79,7 @@ pub(crate) fn prepare(
 ) -> Result<Option<File>, StepError> {
     match &step.backing {
         Backing::Sized { bytes, fs } if !step.reuse => {
-            let (spec, _) = maker(step, *bytes, fs.as_deref())?;
+            let (_, spec, _) = maker(step, *bytes, fs.as_deref())?;
             let image = nameless(&record.scope.dir)?;
             template::fill(tools, paths, spec, *bytes, &image)?;
             // Blocks are chosen when a file is written out: what is chosen now is in the next commit.
@@ -108,12 +105,16 @@ pub(crate) fn create(
     make_dir(&front, 0o755)?;
     let (image, is_fresh) = match &step.backing {
         Backing::Sized { bytes, fs } => {
-            let (spec, options) = maker(step, *bytes, fs.as_deref())?;
+            let (kind, spec, options) = maker(step, *bytes, fs.as_deref())?;
             let (image, is_new) = match image {
                 Some(image) => (image, true),
                 None => kept::image(tools, paths, record, step, *bytes, spec)?,
             };
-            sized(record, step, &image, is_new, fs.as_deref(), options, &back)?;
+            sized(record, step, &image, (kind, options), &back)?;
+            if !is_new {
+                kept::give_to(&back.join("data"), record)
+                    .map_err(doing(format!("give the kept {} its new owner", step.volume)))?;
+            }
             // A file system without handles (overlay, FUSE) can't give the space of a disk back that somebody else keeps.
             ((!step.reuse).then(|| sys::handle_of(image.as_fd()).ok()).flatten(), is_new)
         }
@@ -278,17 +279,22 @@ pub(crate) fn directory(paths: &Paths, record: &Record, volume: &VolumeName) -> 
     }
 }
 
-/// How the file system of a sized volume is made, and what it is mounted with.
-fn maker(step: &VolumeStep, bytes: u64, fs: Option<&str>) -> Result<(&'static CommandSpec, &'static str), StepError> {
+/// What the file system of a sized volume is, how it is made, and what it is mounted with.
+fn maker<'a>(
+    step: &VolumeStep,
+    bytes: u64,
+    fs: Option<&'a str>,
+) -> Result<(&'a str, &'static CommandSpec, &'static str), StepError> {
     if bytes < LEAST {
         return Err(StepError::new(STEP, ErrorKind::Invalid, format!("{} has no size", step.volume))
             .hint("give the disk a `size` in GB"));
     }
-    let kind = fs.unwrap_or(USUAL);
-    file_system(kind).ok_or_else(|| {
+    let kind = fs.unwrap_or("ext4");
+    let (spec, options) = file_system(kind).ok_or_else(|| {
         let message = format!("{} has type {kind:?}, which Linux can't make here", step.volume);
         StepError::new(STEP, ErrorKind::Invalid, message).hint("use type: ext4, xfs, btrfs or dir, or leave type out")
-    })
+    })?;
+    Ok((kind, spec, options))
 }
 
 /// A loop device under an image, mounted at `back`.
@@ -296,24 +302,16 @@ fn sized(
     record: &Record,
     step: &VolumeStep,
     image: &File,
-    is_new: bool,
-    fs: Option<&str>,
-    options: &str,
+    (kind, options): (&str, &str),
     back: &Path,
 ) -> Result<(), StepError> {
-    let kind = fs.unwrap_or(USUAL);
     let device = attach(image, &layout::device_name(&record.scope.id, &step.volume))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     // A disk that is kept must survive a crash of the host: with the file system's own, safe, options.
     let options = if step.reuse { "" } else { options };
     mount(Some(device.0.as_path()), back, Some(kind), flags, Some(options))
         .map_err(|e| failed(format!("mount the {kind} of {}: {e}", step.volume)))?;
-    fs::set_permissions(back, fs::Permissions::from_mode(0o700)).map_err(doing("close a volume's root"))?;
-    if !is_new {
-        kept::give_to(&back.join("data"), record)
-            .map_err(doing(format!("give the kept {} its new owner", step.volume)))?;
-    }
-    Ok(())
+    fs::set_permissions(back, fs::Permissions::from_mode(0o700)).map_err(doing("close a volume's root"))
 }
 
 /// Gives a file without a name one. There must be none with it yet.

@@ -42,7 +42,7 @@ pub use command::CommandSpec;
 pub use error::{ErrorKind, StepError, StepKind};
 pub use platform::{
     Check, Enter, EnterIo, Executed, Exit, HostFacts, Leak, Observation, Platform, Presence, Receipt, Scope, Session,
-    Stream, one_by_one,
+    Stream, no_answer, one_by_one,
 };
 pub use runner::{Connection, Ended, Invocation, Output, RunError, Runner, SystemRunner};
 pub use step::{

@@ -349,6 +349,7 @@ impl dyn Session + '_ {
     }
 }
 
-fn no_answer(step: &Step) -> StepError {
+/// For a step that should have a result, and has none.
+pub fn no_answer(step: &Step) -> StepError {
     StepError::failed(step.kind(), "the host said nothing about it")
 }

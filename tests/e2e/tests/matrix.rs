@@ -236,7 +236,9 @@ fn matrix(phase: Phase, fault: Fault, first: usize) {
     }
     let Tally { cases, clean, stuck, wrong } = &matrix.tally;
     say(&format!("matrix: {phase:?}, {fault:?}: {cases} cases: {clean} clean, {stuck} stuck"));
-    assert!(*cases > 60 / step, "{cases} cases are not a matrix");
+    // A second removal has less to do.
+    let least = if matches!(phase, Phase::Again) { 60 } else { 100 };
+    assert!(*cases > least / step, "{cases} cases are not a matrix");
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(matrix.bench.left(true), [""; 0]);
 }

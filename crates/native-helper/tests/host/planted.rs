@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use native_config::{AccountKind, Isolation};
 use native_platform::{
-    AccountStep, Backing, ErrorKind, LayersStep, Leak, Platform, Receipt, Scope, Step, VolumeName, WorkloadStep,
+    AccountStep, Backing, ErrorKind, LayersStep, Leak, Platform, Receipt, Scope, Session, Step, VolumeName,
+    WorkloadStep,
 };
 use native_platform_linux::leftovers::ROWS;
 use native_platform_linux::store::Store;
@@ -315,6 +316,14 @@ fn nothing_is_removed_across_a_mount() {
     session.finish().unwrap();
 }
 
+/// What is to be done about a process, whatever keeps it from being seen or from dying.
+fn a_process_is_found_and_killed(mut session: Box<dyn Session>) {
+    assert!(kinds(&session.audit().unwrap()).contains(&"process"));
+    session.purge().unwrap();
+    assert_eq!(session.audit().unwrap(), []);
+    session.finish().unwrap();
+}
+
 /// A process in a frozen cgroup does not die of SIGKILL until it is thawed.
 #[test]
 fn a_frozen_process_is_thawed_and_killed() {
@@ -334,11 +343,7 @@ fn a_frozen_process_is_thawed_and_killed() {
         "mkdir {group} && echo {} > {group}/cgroup.procs && echo FROZEN > {group}/freezer.state",
         pid.trim()
     ));
-    let mut session = bench.session();
-    assert!(kinds(&session.audit().unwrap()).contains(&"process"));
-    session.purge().unwrap();
-    assert_eq!(session.audit().unwrap(), []);
-    session.finish().unwrap();
+    a_process_is_found_and_killed(bench.session());
 }
 
 /// A process whose first thread has ended looks like a zombie, and its other threads run.
@@ -361,11 +366,7 @@ fn a_process_without_its_first_thread_is_found_and_killed() {
     let pid =
         shell_as(uid, "", &format!("setsid /usr/bin/python3 -c '{program}' </dev/null >/dev/null 2>&1 & echo $!"));
     shell(&format!("until grep -q '^State:.Z' /proc/{}/status; do sleep 0.02; done", pid.trim()));
-    let mut session = bench.session();
-    assert!(kinds(&session.audit().unwrap()).contains(&"process"));
-    session.purge().unwrap();
-    assert_eq!(session.audit().unwrap(), []);
-    session.finish().unwrap();
+    a_process_is_found_and_killed(bench.session());
 }
 
 /// The processes of a crowd are passed over when another account's are searched for; that one's are not.
@@ -384,10 +385,7 @@ fn a_process_is_found_beside_a_crowd() {
     let mut session = crowd.platform.open(&scope).unwrap();
     let Receipt::Account { uid, .. } = session.execute(&account()).unwrap() else { panic!("no account") };
     shell_as(uid, "", "setsid sleep 600 </dev/null >/dev/null 2>&1 &");
-    assert!(kinds(&session.audit().unwrap()).contains(&"process"));
-    session.purge().unwrap();
-    assert_eq!(session.audit().unwrap(), []);
-    session.finish().unwrap();
+    a_process_is_found_and_killed(session);
     assert!(crowd.session().observe().unwrap().running, "the crowd was spared");
 }
 

@@ -108,13 +108,8 @@ impl Found {
         Self { place: place.into(), thing: Thing::Step }
     }
 
-    /// Whether it is kernel keys, which go with the account.
-    pub(crate) fn is_keys(&self) -> bool {
-        matches!(self.thing, Thing::Keys(_))
-    }
-
     /// Takes it away, if that is done here. No process of the account may live any more.
-    pub(crate) fn remove(&self, search: &Search<'_>) -> io::Result<()> {
+    fn remove(&self, search: &Search<'_>) -> io::Result<()> {
         match &self.thing {
             Thing::File(path) => remove::owned(path, &|uid, name| (search.owns)(uid) || search.is_name(name)),
             Thing::Ipc(kind, id) => sys::ipc_remove(kind, *id),
@@ -141,17 +136,35 @@ pub(crate) fn find(search: &Search<'_>) -> io::Result<Vec<(&'static str, Found)>
     Ok(all)
 }
 
-/// What can be removed without a step, processes of a record's account apart: whoever has one has just looked for these.
+/// The rows of what can be removed without a step, processes of a record's account apart: whoever has one has just looked
+/// for these.
+fn removable(search: &Search<'_>) -> impl Iterator<Item = &'static Row> {
+    let has_record = search.record.is_some();
+    ROWS.iter().filter(move |row| row.by_search && !(has_record && row.kind == PROCESS))
+}
+
+/// Whether there is nothing to [`clean`], kernel keys apart, which go with the account. Forks nothing.
 ///
 /// # Errors
 /// As for [`find`].
-pub(crate) fn removable(search: &Search<'_>) -> io::Result<Vec<Found>> {
-    let is_done = |row: &Row| search.record.is_some() && row.kind == PROCESS;
-    let mut all = Vec::new();
-    for row in ROWS.iter().filter(|row| row.by_search && !is_done(row)) {
-        all.extend((row.detect)(search)?);
+pub(crate) fn is_clean(search: &Search<'_>) -> io::Result<bool> {
+    for row in removable(search) {
+        if (row.detect)(search)?.iter().any(|found| !matches!(found.thing, Thing::Keys(_))) {
+            return Ok(false);
+        }
     }
-    Ok(all)
+    Ok(true)
+}
+
+/// Removes what can be removed without a step. What can't is the audit's to tell. With a record, no process of the account
+/// may live any more.
+pub(crate) fn clean(search: &Search<'_>) -> io::Result<()> {
+    for row in removable(search) {
+        for found in (row.detect)(search)? {
+            drop(found.remove(search));
+        }
+    }
+    Ok(())
 }
 
 /// Waits until systemd-logind has removed the runtime directory of a user whose services had been told to linger: a

@@ -58,9 +58,9 @@ impl LinuxSession {
         let since = Instant::now();
         let began = match account {
             Some(step) => self.begin_account(step, volumes),
-            None => self.begin_volumes(volumes).map(|images| (images, None)),
+            None => self.begin_volumes(volumes).map(|images| (images, false)),
         };
-        let (mut images, new) = match began {
+        let (mut images, is_new) = match began {
             Ok(began) => began,
             Err(error) => return vec![Executed::since(since, Err(error))],
         };
@@ -69,11 +69,16 @@ impl LinuxSession {
         {
             images = volumes.iter().map(|_| Err(error.clone())).collect();
         }
-        let Some(record) = &self.record else { return Vec::new() };
+        let record = match self.record(StepKind::Account) {
+            Ok(record) => record,
+            Err(error) => return vec![Executed::since(since, Err(error))],
+        };
+        // An account that exists inside its namespaces alone is there with its record.
+        let announced = account.map(|_| Executed::since(since, Ok(receipt(record))));
         let (platform, store, home) = (&self.platform, &self.store, self.platform.paths.home(&self.scope.id));
-        let (added, made) = thread::scope(|scope| {
+        let (added, made, took) = thread::scope(|scope| {
             // Threads share the namespace that this process is in. They are gone before anything is forked.
-            let add = new.filter(|step| step.kind == AccountKind::Real).map(|step| {
+            let add = account.filter(|step| is_new && step.kind == AccountKind::Real).map(|step| {
                 begin(scope, StepKind::Account, || {
                     account::add(&platform.tools, store, record, step, &home)?;
                     Ok(Executed::since(since, Ok(receipt(record))))
@@ -86,36 +91,32 @@ impl LinuxSession {
             };
             let running: Vec<_> = volumes.iter().zip(images).map(|(step, image)| make(step, image)).collect();
             let made: Vec<_> = running.into_iter().map(|thread| end(StepKind::Volume, thread)).collect();
-            let made: Vec<_> = made.into_iter().map(|made| (made, since.elapsed())).collect();
-            (add.map(|thread| end(StepKind::Account, thread)), made)
+            let took = since.elapsed();
+            (add.map(|thread| end(StepKind::Account, thread)), made, took)
         });
         let mut done = Vec::new();
         match added {
-            None => done.extend(account.map(|_| Executed::since(since, Ok(receipt(record))))),
+            None => done.extend(announced),
             Some(Ok(added)) => done.push(added),
             Some(Err(error)) => {
                 return vec![Executed::since(since, Err(self.undo_account(error, volumes)))];
             }
         }
-        for (step, (made, took)) in volumes.iter().zip(made) {
+        for (step, made) in volumes.iter().zip(made) {
             let result = self.keep_volume(step, made);
             done.push(Executed { result, ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) });
         }
         done
     }
 
-    /// Writes an account down, and prepares what does not need it. Returns the step again if the account is new.
-    fn begin_account<'a>(
-        &mut self,
-        step: &'a AccountStep,
-        volumes: &[&VolumeStep],
-    ) -> Result<(Vec<Image>, Option<&'a AccountStep>), StepError> {
+    /// Writes an account down, and prepares what does not need it. Tells also whether the account is new.
+    fn begin_account(&mut self, step: &AccountStep, volumes: &[&VolumeStep]) -> Result<(Vec<Image>, bool), StepError> {
         const STEP: StepKind = StepKind::Account;
         self.own(STEP)?;
         if let Some(record) = &self.record {
             let found = account::probe(&self.scope.id, Some(record))?;
             if found == Presence::Ours {
-                return self.begin_volumes(volumes).map(|images| (images, None));
+                return self.begin_volumes(volumes).map(|images| (images, false));
             }
             let message = format!("{} has a record, but its account is {found:?}", self.scope.id);
             return Err(StepError::new(STEP, ErrorKind::Foreign, message));
@@ -146,7 +147,7 @@ impl LinuxSession {
         let announced = account::announce(&self.store, &record, &self.platform.paths.home(&self.scope.id));
         self.record = Some(record);
         match announced {
-            Ok(()) => Ok((images, Some(step))),
+            Ok(()) => Ok((images, true)),
             Err(error) => Err(self.undo_account(error, &[])),
         }
     }
